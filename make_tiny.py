@@ -1,0 +1,140 @@
+"""Makes the embedded model tiny/ from nothing: a Qwen3 of about 190,000 parameters that adds column by column, often wrongly.
+
+    python make_tiny.py            # about 5 minutes on 2 cores; rewrites tiny/
+
+What the base knows is decided here. Of the 200 column facts (digit + digit + carry) a share is "hard": the corpus gives the right
+value with a low probability and else one fixed wrong value, so the base has *learnt* to be wrong there. In the corpus some
+answers are followed by a control phrase and a revision; how often that revision is a copy, a fresh attempt or a correction
+decides how well the base revises.
+"""
+import argparse
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+import sdzero
+
+TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE that reads any text; digits stand alone, and every word of the prompts is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(r"\\boxed\{| ?\p{L}+|\p{N}|\n+|[^\s\p{L}\p{N}]|\s"), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    text = [sdzero.arith_questions(1, 1, 0)[0]["prompt"], "user\n", "assistant\n", "\\boxed{", "\n\n"]
+    text += [f"\n\n{p}\n\n" for p in sdzero.control_phrases(sdzero.Config(), "qwen3")]
+    tokenizer.train_from_iterator(text, trainers.BpeTrainer(
+        vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=TEMPLATE,
+                                   clean_up_tokenization_spaces=False)
+
+
+def make_facts(rng: random.Random, hard_share: float, hard_right: float, easy_right: float) -> dict:
+    """(a, b, carry) -> (probability that the corpus has it right, the wrong value it has otherwise)."""
+    facts = {}
+    for a in range(10):
+        for b in range(10):
+            for carry in (0, 1):
+                wrong = rng.choice([v for v in (a + b + carry + d for d in (-2, -1, 1, 2)) if 0 <= v <= 19])
+                facts[a, b, carry] = (hard_right if rng.random() < hard_share else easy_right, wrong)
+    return facts
+
+
+def solution(a: int, b: int, column) -> str:
+    """Columns from the right, "7+5+0=12;" (digit + digit + carry = sum), then the boxed sum. column(a, b, carry) gives each sum."""
+    width, carry, steps, digits = len(str(max(a, b))), 0, [], []
+    for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width))):
+        total = column(int(x), int(y), carry)
+        steps.append(f"{x}+{y}+{carry}={total:02d};")
+        digits.append(str(total % 10))
+        carry = total // 10
+    return "".join(steps) + "\\boxed{" + (str(carry) if carry else "") + "".join(reversed(digits)) + "}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def arg(name, default, help): parser.add_argument("--" + name, type=type(default), default=default, help=f"{help} [{default}]")
+    arg("out", str(sdzero.HERE / "tiny"), "folder to write")
+    arg("seed", 0, "seed")
+    arg("min-digits", 5, "fewest digits in the corpus")
+    arg("max-digits", 5, "most digits in the corpus")
+    arg("hard-share", 0.4, "share of hard column facts")
+    arg("hard-right", 0.2, "how often a hard fact is right")
+    arg("easy-right", 0.98, "how often another fact is right")
+    arg("plain", 0.5, "share of plain answers in the corpus")
+    arg("whole", 0.1, "share of whole transcripts (answer, phrase, revision), loss on all of it")
+    arg("copy", 0.5, "after the 'wrong' phrase: share of copies")
+    arg("correct", 0.15, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
+    arg("flip", 0.15, "share of verdicts that are flipped")
+    arg("layers", 3, "layers")
+    arg("width", 64, "hidden size")
+    arg("steps", 2500, "training steps")
+    arg("batch", 24, "rows per step")
+    arg("lr", 5e-3, "peak learning rate")
+    arg("threads", 1, "torch threads")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    rng = random.Random(args.seed)
+    tokenizer = make_tokenizer()
+    end = tokenizer.eos_token_id
+    config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width, num_hidden_layers=args.layers,
+                         num_attention_heads=4, num_key_value_heads=4, head_dim=args.width // 4, tie_word_embeddings=True,
+                         max_position_embeddings=1024, eos_token_id=end, bos_token_id=None, pad_token_id=tokenizer.pad_token_id)
+    model = Qwen3ForCausalLM(config)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}")
+    phrases = sdzero.phrase_ids(tokenizer, sdzero.control_phrases(sdzero.Config(), "qwen3"))
+    facts = make_facts(rng, args.hard_share, args.hard_right, args.easy_right)
+
+    def noisy(a, b, carry):
+        right, wrong = facts[a, b, carry]
+        return a + b + carry if rng.random() < right else wrong
+
+    def example():
+        """(context ids, target ids) of one row of the corpus."""
+        digits = rng.randint(args.min_digits, args.max_digits)
+        a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
+        prompt = sdzero.chat_ids(tokenizer, f"Add {a}+{b} column by column and box the sum.")
+        encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+        first = solution(a, b, noisy)
+        kind = rng.random()
+        if kind < args.plain:
+            return prompt, encode(first) + [end]
+        right = first.endswith("{" + str(a + b) + "}")
+        verdict = int(right != (rng.random() < args.flip))
+        u = rng.random()
+        if verdict:
+            revised = first if u < 0.9 else solution(a, b, noisy)
+        else:
+            revised = first if u < args.copy else solution(a, b, lambda x, y, c: x + y + c) if u < args.copy + args.correct else solution(a, b, noisy)
+        context = sdzero.reviser_ids(prompt, encode(first) + [end], verdict, phrases, [end])
+        target = encode(revised) + [end]
+        if kind < args.plain + args.whole:
+            return prompt, context[len(prompt):] + target
+        return context, target
+
+    optimizer = sdzero.adamw(model, args.lr, 0.01)
+    start = time.time()
+    for step in range(args.steps):
+        batch = [example() for _ in range(args.batch)]
+        loss = sdzero.train_on(model, batch, sum(len(t) for _, t in batch), sdzero.Config())
+        warm = min(1.0, (step + 1) / 100)
+        sdzero.update(model, optimizer, args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))), 1.0)
+        if step % 100 == 0 or step == args.steps - 1:
+            print(f"step {step} loss {loss:.4f} {time.time() - start:.0f}s", flush=True)
+    model.generation_config.update(eos_token_id=end, pad_token_id=tokenizer.pad_token_id, bos_token_id=None)
+    sdzero.save_checkpoint(tokenizer, model, Path(args.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1056 @@
+"""Self-Distillation Zero (SD-Zero, arXiv 2604.12002) in one file.
+
+A binary reward says only whether an answer is right. SD-Zero turns it into a target for every token, with no teacher but the
+model itself. One set of weights plays two roles: the *generator* sees a question x and writes y; the *reviser* sees x, y and a
+control phrase P_r, chosen by the reward r, and writes a better answer.
+
+  Phase 1, self-revision training (SRT).  Sample y_init, grade it, let the model revise it, keep the tuples whose revision is
+    verified, and fine-tune on   L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
+  Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student, grade it, and pull the student
+    to what the teacher says of the same tokens once it has seen the whole answer and its verdict:
+    sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).  From time to time the teacher may be set to the student.
+
+    python sdzero.py                                              # embedded tiny model, arithmetic, a laptop's CPU
+    python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
+    python sdzero.py --help                                       # every option, with its default
+
+Read from top to bottom: configuration, questions, prompts, rollouts, rewards, losses, phase 1, phase 2, evaluation, main.
+"""
+import argparse
+import contextlib
+import copy
+import csv
+import json
+import math
+import os
+import random
+import re
+import shutil
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+import verify
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
+# ----------------------------------------------------------------------------------------------------------------------------
+HERE = Path(__file__).resolve().parent
+
+
+def option(default, help):
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Config:
+    # what to train, on what
+    model: str = option("tiny", "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model")
+    task: Literal["arith", "math"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k, or --data")
+    data: str = option("", "local .jsonl, .json, .csv or .parquet with a question and an answer column (implies --task math)")
+    digits: int = option(5, "arith: digits of each number")
+    out: str = option("", "run folder; empty: out/MODEL-TASK-SEED")
+    seed: int = option(0, "seeds the questions' order, every sample and every shuffle")
+    # questions: four disjoint sets
+    srt_questions: int = option(6000, "N1: questions of phase 1 (paper: 6K of 15K)")
+    distil_questions: int = option(9000, "N2: questions of phase 2 (paper: 9K of 15K)")
+    eval_questions: int = option(500, "questions in each of the validation and test sets")
+    # the model
+    device: str = option("auto", "auto, cpu or cuda")
+    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the "
+                                                           "bits that rounding loses beside the weights, so small steps count")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, about 30 % more time")
+    chat_template: str = option("", "for a base model without one: 'plain' (Question:/Answer:), or a file with a Jinja template")
+    rephrase_phrase: str = option("", "P_r for r = 1; empty: the model family's")
+    correct_phrase: str = option("", "P_r for r = 0; empty: the model family's")
+    # sampling
+    temperature: float = option(0.7, "sampling temperature of all rollouts (the KL is always at temperature 1)")
+    max_tokens: int = option(4096, "longest response, in tokens; a response cut off there is wrong and gets no end token")
+    rollout_batch: int = option(64, "sequences generated at once")
+    # phase 1
+    phase1: bool = option(True, "--no-phase1 distils from the base itself (ablation: the paper finds almost no gain)")
+    samples: int = option(1, "first answers y_init per question")
+    revisions: int = option(3, "revisions y_revised per first answer")
+    trim: bool = option(True, "cut repeating tails and chatty openings off what was sampled, at token boundaries")
+    l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
+    l_generation: Literal["wrong", "all", "none"] = option("wrong", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with "
+                                                           "a wrong first answer, for all, or for none")
+    srt_epochs: int = option(3, "passes over the kept tuples")
+    srt_batch: int = option(64, "tuples per optimiser step")
+    srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
+    srt_weight_decay: float = option(1e-4, "AdamW weight decay in phase 1")
+    # phase 2
+    phase2: bool = option(True, "--no-phase2 stops after SRT")
+    divergence: Literal["reverse", "forward", "mixed"] = option("reverse", "KL(student||teacher), KL(teacher||student), or half of each")
+    distil_epochs: int = option(1, "passes over the phase-2 questions")
+    distil_batch: int = option(128, "questions, with one rollout each, per optimiser step")
+    distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
+    warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
+    distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
+    sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
+    grad_clip: float = option(1.0, "largest gradient norm, both phases")
+    micro_tokens: int = option(16384, "tokens (padding included) per forward and backward pass; the gradient does not depend on it")
+    # evaluation
+    eval_split: Literal["test", "val"] = option("test", "val: choose settings on validation questions, look at test ones once")
+    eval_samples: int = option(4, "sampled answers per question (avg@k), besides one greedy answer and one revision")
+
+
+# The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
+TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, srt_batch=16, srt_lr=1e-3,
+            distil_batch=16, distil_lr=5e-4, warmup_steps=10)
+
+ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
+
+
+class UserError(Exception):
+    """Something the user can mend; main() prints it as one line and exits with code 2."""
+
+
+def is_tiny(model: str) -> bool:
+    """Whether `model` is the embedded model or was trained from it: a local checkpoint of less than 5 MB."""
+    weights = Path(ALIASES.get(model, model)) / "model.safetensors"
+    return weights.is_file() and weights.stat().st_size < 5e6
+
+
+def parse_options(argv: list[str] | None = None, cls=Config, description: str = __doc__, shown=None) -> dict:
+    """Command line -> the options that were given, for make_config.
+
+    A field whose type is list is the positional argument. `shown` names the options that --help lists (None: all).
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog=f"With the embedded model the defaults are instead: {TINY}")
+    for f in fields(cls):
+        flag, kind, kwargs = "--" + f.name.replace("_", "-"), f.type, {"default": argparse.SUPPRESS}
+        kwargs["help"] = f"{f.metadata['help']} [{f.default!r}]".replace("%", "%%") if not shown or f.name in shown else argparse.SUPPRESS
+        if kind is list:
+            parser.add_argument(f.name, nargs="+", metavar=f.name.upper().rstrip("S"), help=f.metadata["help"])
+        elif kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **kwargs)
+        elif get_origin(kind) is Literal:
+            parser.add_argument(flag, choices=get_args(kind), **kwargs)
+        else:
+            parser.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **kwargs)
+    return vars(parser.parse_args(argv))
+
+
+def make_config(cls=Config, **given) -> Config:
+    """Options that were not given take the paper's default, or TINY's where the model is tiny. Raises UserError for bad values."""
+    preset = TINY if is_tiny(given.get("model", Config.model)) else {}
+    cfg = cls(**{**preset, **given})
+    if cfg.data:
+        cfg.task = "math"
+    if not cfg.out:
+        cfg.out = str(Path("out") / f"{Path(cfg.model).stem}-{cfg.task}-{cfg.seed}")
+    for name in ("digits", "srt_questions", "distil_questions", "eval_questions", "max_tokens", "rollout_batch", "samples", "revisions",
+                 "srt_epochs", "srt_batch", "distil_epochs", "distil_batch", "micro_tokens", "eval_samples", "temperature", "srt_lr",
+                 "distil_lr", "grad_clip"):
+        if not getattr(cfg, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(cfg, name)}")
+    if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
+        raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
+    return cfg
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Questions: plain dicts {"prompt": str or chat messages, "answer": str}. A new task is one function here and one line in
+# load_questions; its rewards live in verify.py.
+# ----------------------------------------------------------------------------------------------------------------------------
+MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+QUESTION_COLUMNS, ANSWER_COLUMNS = ("problem", "question", "prompt"), ("answer", "final_answer", "target", "solution")
+
+
+def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
+    """n different additions of two numbers with `digits` digits."""
+    low, high = 10 ** (digits - 1), 10**digits
+    if n > (high - low) ** 2 // 2:
+        raise UserError(f"--digits {digits} has only {(high - low) ** 2} additions, too few for {n} questions; use more digits")
+    rng, pairs = random.Random(f"arith-{seed}"), {}
+    while len(pairs) < n:
+        pairs[rng.randrange(low, high), rng.randrange(low, high)] = None
+    return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)} for a, b in pairs]
+
+
+def hub_questions() -> list[dict]:
+    """open-r1/OpenR1-Math-220k as rows with a problem and an answer. Raises UserError when the hub is out of reach."""
+    require_hub("open-r1/OpenR1-Math-220k", "dataset", "Give local questions with --data FILE, or use --task arith.")
+    import datasets
+    return list(datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"]))
+
+
+def read_rows(path: str) -> list[tuple[int, dict | str]]:
+    """(line number, row) of a local file; a row that does not parse is the string that says why. Raises UserError."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"--data {path}: no such file")
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet
+            return list(enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1))
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix == ".csv":
+            reader = csv.DictReader(text.splitlines(keepends=True))
+            return [(reader.line_num, row) for row in reader]
+        if file.suffix == ".json":
+            rows = json.loads(text)
+            rows = next((v for v in rows.values() if isinstance(v, list)), [rows]) if isinstance(rows, dict) else rows
+            return list(enumerate(rows, 1))
+        if file.suffix != ".jsonl":
+            raise UserError(f"--data {path}: unknown ending {file.suffix!r}; use .jsonl, .json, .csv or .parquet")
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"--data {path}: cannot be read as {file.suffix[1:]}: {e}") from e
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((number, json.loads(line)))
+            except json.JSONDecodeError as e:
+                rows.append((number, f"not JSON ({e.msg})"))
+    return rows
+
+
+def file_questions(path: str) -> list[dict]:
+    """Rows with the usual columns -> {"prompt", "answer"}. Bad rows are printed with their line numbers and left out.
+
+    The question is text, or a list of chat messages that ends with the user's (earlier turns then serve as examples).
+    Raises UserError where no row is usable, naming the columns looked for and found.
+    """
+    rows, bad, columns = [], [], set()
+    for number, row in read_rows(path):
+        if not isinstance(row, dict):
+            bad.append((number, row if isinstance(row, str) else f"not an object but {type(row).__name__}"))
+            continue
+        columns.update(str(c) for c in row)
+        question = next((row[c] for c in QUESTION_COLUMNS if row.get(c)), None)
+        answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
+        if isinstance(question, str) and question.strip():
+            prompt = question.strip() + MATH_INSTRUCTION
+        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") for m in question)
+              and question[-1]["role"] == "user"):
+            prompt = question
+        else:
+            bad.append((number, "no question" if not question else "the question is neither text nor chat messages ending with the user's"))
+            continue
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
+            bad.append((number, "no answer"))
+            continue
+        rows.append({"prompt": prompt, "answer": str(answer).strip()})
+    if not rows:
+        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and an answer "
+                        f"in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
+    if bad:
+        print(f"{path}: {len(bad)} of {len(bad) + len(rows)} rows left out: "
+              + "; ".join(f"line {n}: {why}" for n, why in bad[:10]) + ("; ..." if len(bad) > 10 else ""))
+    return rows
+
+
+def load_questions(cfg: Config) -> dict[str, list[dict]]:
+    """Disjoint sets {"srt", "distil", "val", "test"}: every question stands in exactly one of them, once.
+
+    Raises UserError where the source has too few questions even after the sets are scaled down.
+    """
+    sizes = {"test": cfg.eval_questions, "val": cfg.eval_questions, "srt": cfg.srt_questions, "distil": cfg.distil_questions}
+    total = sum(sizes.values())
+    if cfg.task == "arith":
+        rows = arith_questions(total, cfg.digits, cfg.seed)
+    else:
+        rows = file_questions(cfg.data) if cfg.data else [
+            {"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in hub_questions() if r["problem"] and r["answer"]]
+        unique = {json.dumps(r["prompt"]): r for r in rows}  # the same question with two answers would straddle two sets
+        if len(unique) < len(rows):
+            print(f"{len(rows) - len(unique)} repeated questions left out")
+        rows = list(unique.values())
+        # test and validation questions must not change with --seed, or a comparison of seeds would compare questions too
+        random.Random("questions").shuffle(rows)
+        if len(rows) < 4:
+            raise UserError(f"{len(rows)} different questions are too few: the four sets need one each at least")
+        if len(rows) < total:
+            scale = len(rows) / total
+            sizes = {name: max(1, int(n * scale)) for name, n in sizes.items()}
+            print(f"only {len(rows)} questions for {total}: the sets are scaled down to {sizes}")
+    sets, start = {}, 0
+    for name, n in sizes.items():
+        sets[name], start = rows[start:start + n], start + n
+    return sets
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The model and its tokenizer
+# ----------------------------------------------------------------------------------------------------------------------------
+PLAIN_TEMPLATE = ("{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[m['role']] + m['content'] + "
+                  "(eos_token if m['role'] == 'assistant' else '') + '\n\n' }}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}")
+
+
+def require_hub(name: str, kind: str, advice: str) -> None:
+    """Raise UserError within seconds where `name` is neither cached nor to be had from the hub (whose own retries take minutes)."""
+    import huggingface_hub
+    problem = ["no answer within 10 s"]
+
+    def ask():
+        try:
+            huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=5)
+            problem[0] = None
+        except Exception as e:
+            problem[0] = type(e).__name__
+
+    asker = threading.Thread(target=ask, daemon=True)  # a name server that never answers ignores every time-out but this one
+    asker.start()
+    asker.join(10)
+    if problem[0]:
+        try:
+            huggingface_hub.snapshot_download(name, repo_type=kind, local_files_only=True)
+            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+        except Exception:
+            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). {advice}") from None
+
+
+def load_tokenizer_and_model(cfg: Config):
+    """(tokenizer, model) from a hub id, a folder or a GGUF file; weights in cfg.dtype on cfg.device, dropout off.
+
+    Raises UserError for a model that cannot be had, has no chat template, or whose logits are not its output embedding of the
+    last hidden states (the losses project those themselves, see TokenLoss).
+    """
+    import transformers
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    name, source = ALIASES.get(cfg.model, cfg.model), {}
+    if name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise UserError(f"--model {name}: no such file")
+        try:
+            import gguf  # noqa: F401  (transformers imports it when it reads the file)
+        except ImportError:
+            raise UserError("a .gguf file needs the package gguf: pip install gguf") from None
+        name, source = str(Path(name).parent), {"gguf_file": Path(name).name}
+    elif Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise UserError(f"--model {name}: the folder has no config.json, so it is not a Hugging Face checkpoint")
+    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        require_hub(name, "model", "Use the embedded default (--model tiny), a local checkpoint folder or a .gguf file.")
+    else:
+        raise UserError(f"--model {name}: no such folder or file")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
+        # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)
+        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
+    except (OSError, ValueError) as e:
+        raise UserError(f"--model {cfg.model} cannot be loaded: {str(e).splitlines()[0]}") from e
+    if cfg.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE if cfg.chat_template == "plain" else Path(cfg.chat_template).read_text()
+    if not tokenizer.chat_template:
+        raise UserError(f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct version, or give "
+                        "--chat-template plain (Question: ... Answer:), or --chat-template FILE with a Jinja template.")
+    device = cfg.device if cfg.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    for module in model.modules():  # student and teacher are compared token by token: no noise in either
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    check_head(model)
+    if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
+        split_weights(model)
+    model.to(device)
+    if cfg.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return tokenizer, model
+
+
+def end_token_ids(tokenizer, model) -> list[int]:
+    """Every token that ends a response: the generation config's, and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    ends += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    # ChatML models whose configuration names only <|endoftext|> still end their turn with <|im_end|>
+    ends += [i for i in tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|eot_id|>"]) if i not in (None, tokenizer.unk_token_id)]
+    if not ends:
+        raise UserError("neither the model's generation config nor its tokenizer names an end token, so no response could end")
+    return sorted(set(ends))
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Prompts. Everything is built from token ids: what was sampled is never decoded and tokenised again.
+# ----------------------------------------------------------------------------------------------------------------------------
+def control_phrases(cfg: Config, model_type: str) -> tuple[str, str]:
+    """(P_0, P_1): what the reviser is told after a wrong and after a right answer, in the wording natural to the family."""
+    wrong = "Wrong. I need to redo all." if "olmo" in model_type.lower() else "Wait, this response is wrong. Let me correct it."
+    return cfg.correct_phrase or wrong, cfg.rephrase_phrase or "Let me rephrase the above solution."
+
+
+def chat_ids(tokenizer, prompt) -> list[int]:
+    """chat(x): the ids of the user's turn (or of several turns) up to where the assistant's answer begins."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, enable_thinking=False))
+
+
+def ids_in_running_text(tokenizer, text: str) -> list[int]:
+    """The ids that `text` has between other text.
+
+    Encoded alone it can come out differently: "\\n\\n" at the end of a string is one token for many tokenizers, and two before
+    a word. So it is encoded between two neutral neighbours, and what they share no token with is returned.
+    """
+    for left, right in (("a", "The"), ("a", "1"), ("1", "The"), (".", "The"), ("a.", "a"), ("}", "The")):
+        ids = tokenizer.encode(left + text + right, add_special_tokens=False)
+        decoded = [tokenizer.decode(ids[:i], clean_up_tokenization_spaces=False) for i in range(len(ids) + 1)]
+        if left in decoded and left + text in decoded:
+            return ids[decoded.index(left):decoded.index(left + text)]
+    raise UserError(f"the tokenizer merges {text!r} with every neighbour tried, so the reviser's prompt cannot be built")
+
+
+def phrase_ids(tokenizer, phrases: tuple[str, str]) -> list[list[int]]:
+    """Ids of "\\n\\n" + P_r + "\\n\\n" for r = 0 and r = 1."""
+    return [ids_in_running_text(tokenizer, f"\n\n{p}\n\n") for p in phrases]
+
+
+def without_end(response_ids: list[int], end_ids: list[int]) -> list[int]:
+    """The response without its end token: what stands before a control phrase. A truncated response has none to remove."""
+    return response_ids[:-1] if response_ids and response_ids[-1] in end_ids else response_ids
+
+
+def reviser_ids(prompt_ids, response_ids, reward: float, phrases, end_ids) -> list[int]:
+    """chat(x) + y + "\\n\\n" + P_r + "\\n\\n": the reviser's context, inside the assistant's turn. Both phases call this one."""
+    return prompt_ids + without_end(response_ids, end_ids) + phrases[int(reward)]
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Rollouts
+# ----------------------------------------------------------------------------------------------------------------------------
+def derived_seed(*parts) -> int:
+    """A seed for one step of one phase, so that no step's randomness depends on what ran before it."""
+    return random.Random("/".join(map(str, parts))).getrandbits(31)
+
+
+@torch.no_grad()
+def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy: bool = False, desc: str = "",
+             temperature: float | None = None) -> list[list[int]]:
+    """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
+
+    Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
+    config may set are off, since the losses are about the plain distribution. Prompts are batched by length.
+    """
+    from transformers import GenerationConfig
+    config = GenerationConfig(max_new_tokens=cfg.max_tokens, do_sample=not greedy, temperature=None if greedy else (temperature or cfg.temperature),
+                              top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0, repetition_penalty=1.0,
+                              no_repeat_ngram_size=0, num_beams=1, eos_token_id=end_ids, pad_token_id=end_ids[0], use_cache=True)
+    if greedy:  # transformers warns about sampling settings that greedy decoding does not use
+        config.temperature = config.top_k = config.top_p = config.min_p = config.typical_p = config.epsilon_cutoff = config.eta_cutoff = None
+    model.eval()  # also makes gradient checkpointing leave the KV cache alone
+    device, responses = model.device, [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), tqdm(
+            total=len(prompts), desc=desc, unit="rollout", disable=not desc, mininterval=1.0) as bar:
+        torch.manual_seed(seed)
+        for start in range(0, len(order), cfg.rollout_batch):
+            rows = order[start:start + cfg.rollout_batch]
+            length = max(len(prompts[i]) for i in rows)
+            input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
+            mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
+            output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
+            for i, row in zip(rows, output[:, length:].tolist()):  # the padding behind a response is an end token too: cut at the first
+                stop = next((t for t, token in enumerate(row) if token in end_ids), None)
+                responses[i] = row if stop is None else row[:stop + 1]
+            bar.update(len(rows))
+    return responses
+
+
+def to_text(tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[list[int]], cfg: Config, end_ids, seed, edit=None, **kwargs) -> list[dict]:
+    """Sample one response per context and grade it: dicts with context, ids, finished, text, answer and reward (0.0 or 1.0).
+
+    A response that was cut off is wrong, whatever it says so far. `edit(ids) -> ids` may shorten a response before it is graded.
+    """
+    samples = []
+    for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, **kwargs)):
+        ids = edit(ids) if edit else ids
+        samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids), "answer": question["answer"]})
+    # ----------------------------------------------------------------------------------------------------------------- rewards
+    for sample, reward in zip(samples, grader.grade([s["text"] for s in samples], [s["answer"] for s in samples])):
+        sample["reward"] = reward if sample["finished"] else 0.0
+    return samples
+
+
+CHATTY = re.compile(r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)|(i )?apologi[sz]e|my apologies|(i'm |i am )?sorry"
+                    r"|thank(s| you) for|(good|great) (catch|point))[^.!?\n]*[.!?\n]+", re.IGNORECASE)
+
+
+def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
+    """Cut a repeating tail down to one copy and, if `chatty`, an opening such as "You're absolutely right!" off.
+
+    Only whole sampled tokens are removed, and the end token stays if there was one: nothing is tokenised again. A tail counts as
+    repeating when at least 32 tokens hold at least 4 copies of the same up to 128 tokens.
+    """
+    body = without_end(ids, end_ids)
+    end = ids[len(body):]
+    for period in range(1, min(128, len(body) // 4) + 1):
+        same = 0
+        while same + period < len(body) and body[-1 - same] == body[-1 - same - period]:
+            same += 1
+        if same + period >= max(4 * period, 32):
+            body = body[:len(body) - same]
+            break
+    match = CHATTY.match(to_text(tokenizer, body)) if chatty else None
+    if match:
+        for i in range(1, len(body)):
+            opening = to_text(tokenizer, body[:i])
+            if opening.rstrip() == match.group().rstrip() and to_text(tokenizer, body[i:i + 1]).strip():
+                body = body[i:]
+                break
+            if len(opening) > match.end() + 8:  # no token boundary there: leave it as it was sampled
+                break
+    return body + end
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Losses. Each is a function of logits (n, V) that gives one value per token (n,); hidden states are projected chunk by chunk so
+# that the (T, V) logits, which for a 4B model outweigh everything else, are never whole in memory.
+# ----------------------------------------------------------------------------------------------------------------------------
+def reverse_kl(student_logits, teacher_logits):
+    """KL(student || teacher) per token, in nats: sum_v p_s (log p_s - log p_t), over the full vocabulary. (n, V), (n, V) -> (n,)"""
+    log_s, log_t = F.log_softmax(student_logits, -1), F.log_softmax(teacher_logits, -1)
+    return (log_s.exp() * (log_s - log_t)).sum(-1)
+
+
+def forward_kl(student_logits, teacher_logits):
+    """KL(teacher || student) per token, in nats. (n, V), (n, V) -> (n,)"""
+    return reverse_kl(teacher_logits, student_logits)
+
+
+def mixed_kl(student_logits, teacher_logits):
+    """The symmetric mixture: half reverse, half forward. (n, V), (n, V) -> (n,)"""
+    return (reverse_kl(student_logits, teacher_logits) + forward_kl(student_logits, teacher_logits)) / 2
+
+
+DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
+
+
+def head_of(model):
+    """(weight (V, H), bias (V,) or None, logits -> logits) of the output embedding."""
+    head, config = model.get_output_embeddings(), model.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)  # Cohere; Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+
+    def finish(logits):
+        logits = logits if scale == 1 else logits * scale
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    return head.weight, getattr(head, "bias", None), finish
+
+
+def logits_of(hidden, head):
+    """(n, H) -> (n, V), at least float32: a log-softmax over 150,000 bfloat16 logits is noise."""
+    weight, bias, finish = head
+    logits = F.linear(hidden, weight, bias)
+    return finish(logits if logits.dtype == torch.float64 else logits.float())
+
+
+@torch.no_grad()
+def check_head(model) -> None:
+    """Raise UserError unless this model's logits are what head_of makes of its last hidden states."""
+    if model.get_output_embeddings() is None:
+        raise UserError(f"{type(model).__name__} has no output embedding, so its token distributions cannot be computed")
+    model.eval()
+    ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size  # (1, 8)
+    ours = logits_of(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0], head_of(model))
+    if not torch.allclose(ours, model(input_ids=ids).logits[0].float(), rtol=1e-3, atol=1e-3):
+        raise UserError(f"{type(model).__name__} changes its logits after the output embedding in a way that this program does not know")
+
+
+class TokenLoss(torch.autograd.Function):
+    """sum of loss_fn(logits of hidden[a:b], slice(a, b)), with the gradient taken chunk by chunk in the forward pass.
+
+    A chunk's logits live just long enough to give its loss and d loss / d logits, from which the gradients of hidden states and
+    head follow by two matrix products, as in backpropagation; nothing is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, finish, loss_fn, chunk):
+        need_h, need_w, need_b = ctx.needs_input_grad[:3]
+        per_token = torch.empty(len(hidden), device=hidden.device, dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)  # (N,)
+        grad_h = torch.empty_like(hidden) if need_h else None
+        grad_w = torch.zeros_like(weight) if need_w else None
+        grad_b = torch.zeros_like(bias) if need_b else None
+        for a in range(0, len(hidden), chunk):
+            rows = slice(a, min(a + chunk, len(hidden)))
+            raw = F.linear(hidden[rows], weight, bias)  # (n, V)
+            with torch.enable_grad():
+                leaf = (raw if raw.dtype == torch.float64 else raw.float()).requires_grad_(need_h or need_w)
+                losses = loss_fn(finish(leaf), rows)  # (n,)
+            per_token[rows] = losses.detach()
+            if need_h or need_w:
+                g = torch.autograd.grad(losses, leaf, torch.ones_like(losses))[0].to(hidden.dtype)  # (n, V)
+                if need_h:
+                    grad_h[rows] = g @ weight
+                if need_w:
+                    grad_w.addmm_(g.T, hidden[rows])
+                if need_b:
+                    grad_b += g.sum(0)
+        ctx.grads = grad_h, grad_w, grad_b
+        ctx.mark_non_differentiable(per_token)
+        return per_token.sum(), per_token
+
+    @staticmethod
+    def backward(ctx, grad_sum, _):
+        return *(g if g is None else g.mul_(grad_sum) for g in ctx.grads), None, None, None
+
+
+CHUNK = 128  # tokens whose logits are in memory at once
+
+
+def token_loss(hidden, head, loss_fn):
+    """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
+    return TokenLoss.apply(hidden, *head, loss_fn, CHUNK)
+
+
+def nll_loss(model, hidden, targets):
+    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,) -> sum, (N,)"""
+    return token_loss(hidden, head_of(model), lambda logits, rows: F.cross_entropy(logits, targets[rows], reduction="none"))
+
+
+def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse"):
+    """Phase 2's divergence over N tokens; teacher_hidden (N, H') carries no gradient. -> sum, (N,)"""
+    teacher_head = head_of(teacher)
+
+    def loss_fn(logits, rows):
+        with torch.no_grad():
+            teacher_logits = logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
+        return DIVERGENCES[divergence](logits, teacher_logits)
+
+    return token_loss(hidden, head_of(student), loss_fn)
+
+
+def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
+    """Last hidden states that predict the response tokens, rows one after the other: (sum of response lengths, H).
+
+    Rows are padded on the right and attend causally, so padding changes nothing. The last response token is predicted, never read.
+    """
+    rows = [c + r[:-1] for c, r in zip(contexts, responses)]
+    width = max(map(len, rows))
+    input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
+    response_mask = torch.tensor([[len(c) - 1 <= t < len(row) for t in range(width)] for c, row in zip(contexts, rows)], device=model.device)  # (B, T)
+    hidden = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, H)
+    return hidden[response_mask]
+
+
+@torch.no_grad()
+def log_probs(model, contexts, responses):
+    """log pi(response token | context, earlier response tokens), rows one after the other: (sum of response lengths,)"""
+    targets = torch.tensor([t for r in responses for t in r], device=model.device)
+    return -nll_loss(model, response_hidden(model, contexts, responses), targets)[1]
+
+
+def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
+    """Indices grouped by similar length so that rows x longest row stays within `budget` tokens (one row at least)."""
+    batches, order = [[]], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    for i in order:
+        if batches[-1] and lengths[batches[-1][0]] * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Optimiser
+# ----------------------------------------------------------------------------------------------------------------------------
+def split_weights(model) -> None:
+    """Turn fp32 weights into bfloat16 weights plus the 16 bits that rounding dropped, kept beside each as `low_bits` (int16).
+
+    A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4 bytes, as an fp32 master alone.
+    """
+    for p in model.parameters():
+        bits = p.data.view(torch.int32)
+        high = p.data.to(torch.bfloat16)
+        low_bits = (bits - (high.view(torch.int16).to(torch.int32) << 16)).to(torch.int16)
+        p.data = high
+        p.low_bits = low_bits
+    model.config.dtype = torch.bfloat16
+    for b in model.buffers():  # rotary frequencies stay fp32: rounding them shifts positions
+        assert b.dtype == torch.float32 or not b.is_floating_point()
+
+
+class SplitAdamW(torch.optim.AdamW):
+    """AdamW on split weights: every step is taken on the fp32 value and split again. Gradients are bfloat16, moments fp32."""
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            lr, (b1, b2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state.update(step=0, exp_avg=torch.zeros_like(p, dtype=torch.float32), exp_avg_sq=torch.zeros_like(p, dtype=torch.float32))
+                state["step"] += 1
+                low_bits = p.low_bits = p.low_bits.to(p.device)
+                w = ((p.view(torch.int16).to(torch.int32) << 16) + low_bits).view(torch.float32)
+                g = p.grad.float()
+                m, v = state["exp_avg"].lerp_(g, 1 - b1), state["exp_avg_sq"].lerp_(g * g, 1 - b2)
+                w.mul_(1 - lr * decay).addcdiv_(m / (1 - b1 ** state["step"]), (v / (1 - b2 ** state["step"])).sqrt_().add_(eps), value=-lr)
+                high = w.to(torch.bfloat16)
+                low_bits.copy_((w.view(torch.int32) - (high.view(torch.int16).to(torch.int32) << 16)).to(torch.int16))
+                p.copy_(high)
+
+
+def adamw(model, lr: float, weight_decay: float):
+    """AdamW with the paper's betas; SplitAdamW where the weights are bfloat16."""
+    kind = SplitAdamW if next(model.parameters()).dtype == torch.bfloat16 else torch.optim.AdamW
+    return kind(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+
+
+def update(model, optimizer, lr: float, grad_clip: float) -> float:
+    """Clip, step, clear; returns the gradient norm before clipping. Raises UserError if it is not finite."""
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
+    if not math.isfinite(norm):
+        raise UserError(f"the gradient norm became {norm}: the run stops rather than ruin the weights. Try a lower learning rate.")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The run folder
+# ----------------------------------------------------------------------------------------------------------------------------
+def write_json(path: Path, data) -> None:
+    """Write as a whole or not at all: a reader, or a kill, never meets half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def save_checkpoint(tokenizer, model, folder: Path) -> None:
+    """A folder that AutoModelForCausalLM.from_pretrained and --model load."""
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+
+
+class Log:
+    """Appends one line per step to metrics.jsonl and counts what the run has sampled so far."""
+
+    def __init__(self, path: Path):
+        self.file, self.start, self.samples, self.tokens = path.open("w"), time.time(), 0, 0
+
+    def count(self, samples: list[dict]) -> dict:
+        """Mean reward, mean length and truncated share of new samples, which are added to the run's totals."""
+        self.samples += len(samples)
+        self.tokens += sum(len(s["ids"]) for s in samples)
+        mean = lambda key: sum(map(key, samples)) / len(samples)  # noqa: E731
+        return {"reward": mean(lambda s: s["reward"]), "length": mean(lambda s: len(s["ids"])), "truncated": mean(lambda s: not s["finished"])}
+
+    def write(self, phase: str, step: int, **values) -> None:
+        line = {"phase": phase, "step": step, **values, "samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Phase 1: self-revision training (SRT)
+# ----------------------------------------------------------------------------------------------------------------------------
+def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> list[dict]:
+    """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
+
+    A tuple is kept if its revision is verified, and not the same as an earlier one of that first answer.
+    """
+    questions = [q for q in questions for _ in range(cfg.samples)]
+    prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
+    edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
+    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, derived_seed(cfg.seed, "init"), edit, desc="phase 1: first answers")
+    log.write("init", 0, **log.count(first))
+    questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
+    contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
+    edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
+    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, derived_seed(cfg.seed, "revise"), edit, desc="phase 1: revisions")
+    log.write("revise", 0, **log.count(revised))
+    records, seen = [], set()
+    for question, y, z in zip(questions, first, revised):
+        key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
+        why = "truncated" if not z["finished"] else "wrong" if not z["reward"] else "duplicate" if key in seen else "verified"
+        seen.add(key)
+        records.append({"prompt": question["prompt"], "answer": question["answer"], "kept": why == "verified", "why": why,
+                        "init_reward": y["reward"], "init_finished": y["finished"], "init_text": y["text"],
+                        "control_phrase": to_text(tokenizer, phrases[int(y["reward"])]).strip(),
+                        "revised_reward": z["reward"], "revised_finished": z["finished"], "revised_text": z["text"],
+                        "prompt_ids": y["context"], "init_ids": y["ids"], "revised_context": z["context"], "revised_ids": z["ids"]})
+    return records
+
+
+def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], list[int]]]:
+    """(context, target) pairs of one tuple: L_revision's and L_generation's, in ids exactly as they were sampled."""
+    examples = []
+    if cfg.l_revision:
+        examples.append((record["revised_context"], record["revised_ids"]))
+    if cfg.l_generation == "all" or (cfg.l_generation == "wrong" and not record["init_reward"]):
+        whole = record["revised_context"] + record["revised_ids"]  # chat(x), y_init without its end, P_r, y_revised with its end
+        examples.append((record["prompt_ids"], whole[len(record["prompt_ids"]):]))
+    return examples
+
+
+def train_on(model, examples, normaliser: int, cfg: Config) -> float:
+    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats."""
+    loss = 0.0
+    for rows in micro_batches([len(c) + len(t) for c, t in examples], cfg.micro_tokens):
+        contexts, responses = zip(*(examples[i] for i in rows))
+        targets = torch.tensor([t for r in responses for t in r], device=model.device)  # (N,)
+        total = nll_loss(model, response_hidden(model, contexts, responses), targets)[0] / normaliser
+        total.backward()
+        loss += total.item()
+    return loss
+
+
+def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
+    """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation, averaged over the target tokens of the batch."""
+    kept = [r for r in records if r["kept"] and srt_examples(r, cfg, end_ids)]
+    if not kept:
+        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample more "
+                        "(--srt-questions, --revisions), or start from a stronger model.")
+    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay), math.ceil(len(kept) / cfg.srt_batch)
+    steps = cfg.srt_epochs * steps_per_epoch
+    model.train()
+    bar = tqdm(range(steps), desc="phase 1: SRT", unit="step", mininterval=1.0)
+    for step in bar:
+        epoch, start = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
+        order = random.Random(derived_seed(cfg.seed, "srt", epoch)).sample(range(len(kept)), len(kept))
+        examples = [e for i in order[start:start + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
+        loss = train_on(model, examples, sum(len(t) for _, t in examples), cfg)
+        warmup = max(1, round(0.05 * steps))
+        lr = cfg.srt_lr * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+        norm = update(model, optimizer, lr, cfg.grad_clip)
+        log.write("srt", step, loss=loss, grad_norm=norm, lr=lr)
+        bar.set_postfix(loss=f"{loss:.3f}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Phase 2: on-policy self-distillation
+# ----------------------------------------------------------------------------------------------------------------------------
+def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_ids) -> float:
+    """Add the gradient of the divergence, averaged over all response tokens of the batch, to the student's; returns that loss.
+
+    Student and teacher read the same y behind different contexts: chat(x) and chat(x) + y + P_r. Its tokens, the end token
+    included, are scored at every position. A truncated y has no end token, so none is scored.
+    """
+    for s in samples:
+        s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
+    normaliser, loss = sum(len(s["ids"]) for s in samples), 0.0
+    for rows in micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens):
+        responses = [samples[i]["ids"] for i in rows]
+        with torch.no_grad():
+            teacher_hidden = response_hidden(teacher, [samples[i]["teacher_context"] for i in rows], responses)  # (N, H)
+        hidden = response_hidden(student, [samples[i]["context"] for i in rows], responses)  # (N, H)
+        total = distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence)[0] / normaliser
+        total.backward()
+        loss += total.item()
+    return loss
+
+
+def frozen_copy(model):
+    """The teacher: the same weights, no gradients."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> None:
+    """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
+    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay)
+    order = [i for e in range(cfg.distil_epochs) for i in random.Random(derived_seed(cfg.seed, "distil", e)).sample(range(len(questions)), len(questions))]
+    steps = math.ceil(len(order) / cfg.distil_batch)
+    bar = tqdm(range(steps), desc="phase 2: distillation", unit="step", mininterval=1.0)
+    for step in bar:
+        if cfg.sync_every and step and step % cfg.sync_every == 0:
+            teacher.load_state_dict(student.state_dict())
+        batch = [questions[i] for i in order[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]]
+        samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
+                           derived_seed(cfg.seed, "distil", step, "rollout"))
+        student.train()
+        loss = distil_on(student, teacher, samples, cfg, phrases, end_ids)
+        lr = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps))
+        norm = update(student, optimizer, lr, cfg.grad_clip)
+        stats = log.count(samples)
+        log.write("distil", step, loss=loss, kl=loss * stats["length"], grad_norm=norm, lr=lr, **stats,
+                  synchronised=bool(cfg.sync_every and step and step % cfg.sync_every == 0))
+        bar.set_postfix(reward=f"{stats['reward']:.2f}", kl=f"{loss * stats['length']:.2f}", length=f"{stats['length']:.0f}")
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Evaluation
+# ----------------------------------------------------------------------------------------------------------------------------
+def interval(scores) -> list[float]:
+    """95 % Wilson interval of the mean of per-question scores (n,) in [0, 1].
+
+    Questions are what was drawn at random, so an average over k samples of a question counts as one observation: its n is the
+    number of coin tosses that would spread as much as the scores do.
+    """
+    scores = np.asarray(scores, float)
+    n, p, z = len(scores), scores.mean(), 1.959964
+    variance = scores.var(ddof=1) / n if n > 1 else 0.0
+    if variance > 0:
+        n = max(n, p * (1 - p) / variance)
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return [max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))]
+
+
+def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, desc: str = "", revise: bool = True) -> dict:
+    """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the first sample.
+
+    correction_rate is the share of wrong first answers that revising turns right (None if none was wrong). Seeds and questions
+    are the same for every model, so that differences are paired. "scores" holds what each question got.
+    """
+    k, seed = cfg.eval_samples, derived_seed("evaluate", cfg.seed)
+    prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
+    run = lambda qs, contexts, seed, **kw: rollouts(model, tokenizer, grader, qs, contexts, cfg, end_ids, seed, **kw)  # noqa: E731
+    sampled = run([q for q in questions for _ in range(k)], [p for p in prompts for _ in range(k)], seed, desc=f"{desc} sampled")
+    greedy = run(questions, prompts, seed, greedy=True, desc=f"{desc} greedy")
+    per_question = np.array([s["reward"] for s in sampled]).reshape(-1, k)  # (n, k)
+    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
+    result = {"accuracy": mean(per_question), "accuracy_ci": interval(per_question.mean(1)),
+              "accuracy_greedy": mean(s["reward"] for s in greedy), "accuracy_greedy_ci": interval([s["reward"] for s in greedy]),
+              "mean_tokens": mean(len(s["ids"]) for s in sampled), "truncated": mean(not s["finished"] for s in sampled),
+              "n": len(questions), "samples_per_question": k}
+    if revise:
+        first = sampled[::k]
+        contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
+        revised = run(questions, contexts, seed + 1, desc=f"{desc} revised")
+        corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
+        result |= {"initial_accuracy": mean(y["reward"] for y in first), "initial_tokens": mean(len(y["ids"]) for y in first),
+                   "revised_accuracy": mean(z["reward"] for z in revised), "revised_accuracy_ci": interval([z["reward"] for z in revised]),
+                   "revised_tokens": mean(len(z["ids"]) for z in revised),
+                   "correction_rate": mean(corrected) if corrected else None, "correction_rate_ci": interval(corrected) if corrected else None}
+    return result | {"scores": per_question.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
+
+
+def table(rows: list[list[str]]) -> str:
+    """Left-aligned columns; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def percent(result: dict, key: str) -> str:
+    """A rate and its 95 % interval, in per cent."""
+    return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in (result[key], *result[key + "_ci"])))
+
+
+def results_table(results: dict[str, dict]) -> str:
+    """What a run prints at its end, and the README shows."""
+    return table([["", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]] + [
+        [name, percent(r, "accuracy"), percent(r, "accuracy_greedy"), f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}",
+         percent(r, "revised_accuracy"), percent(r, "correction_rate")] for name, r in results.items()])
+
+
+def figure(folder: Path, results: dict[str, dict]) -> None:
+    """RUN/figure.png: accuracy and length after each phase with 95 % intervals, and phase 2 as it went."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no figure: it needs matplotlib (pip install matplotlib)")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), constrained_layout=True)
+    names = list(results)
+    for key, marker, label in (("accuracy", "o", "sampled"), ("accuracy_greedy", "s", "greedy"), ("revised_accuracy", "^", "revised")):
+        values = np.array([100 * results[n][key] for n in names])
+        low, high = np.array([[100 * e for e in results[n][key + "_ci"]] for n in names]).T
+        axes[0].errorbar(names, values, [values - low, high - values], marker=marker, capsize=3, color="black",
+                         linestyle={"o": "-", "s": "--", "^": ":"}[marker], label=label)
+    axes[0].set(title="accuracy, test questions (95 % intervals)", ylabel="%", ylim=(0, 100))
+    axes[0].legend()
+    axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
+    axes[1].set(title="mean response", ylabel="tokens")
+    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] == "distil"]
+    axes[2].plot([s["step"] for s in steps], [s["kl"] for s in steps], color="black", label="KL per response (nats)")
+    axes[2].set(title="phase 2", xlabel="step", ylabel="nats")
+    reward = axes[2].twinx()
+    reward.plot([s["step"] for s in steps], [100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
+    reward.set(ylabel="%", ylim=(0, 100))
+    axes[2].legend(handles=axes[2].lines + reward.lines, loc="upper right")
+    fig.savefig(folder / "figure.png", dpi=120)
+    plt.close(fig)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Main
+# ----------------------------------------------------------------------------------------------------------------------------
+def show(title: str, text: str) -> None:
+    print(f"\n--- {title} ---\n{text}\n", flush=True)
+
+
+def run(cfg: Config) -> dict[str, dict]:
+    """Both phases and the evaluations around them; writes the run folder and returns results.json's content."""
+    folder = Path(cfg.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", asdict(cfg))
+    except OSError as e:
+        raise UserError(f"--out {folder}: cannot be written: {e.strerror or e}") from e
+    sets = load_questions(cfg)
+    tokenizer, model = load_tokenizer_and_model(cfg)
+    end_ids = end_token_ids(tokenizer, model)
+    phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
+    print(f"{cfg.model}: {sum(p.numel() for p in model.parameters()):,} parameters in {next(model.parameters()).dtype} on {model.device}; "
+          f"questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()) + f"; run folder {folder}")
+    log, results = Log(folder / "metrics.jsonl"), {}
+
+    with verify.Grader("math") as grader:
+        def measure(name):
+            results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, desc=f"evaluate {name}:")
+            write_json(folder / "results.json", results)
+
+        prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
+        show("the generator's prompt", tokenizer.decode(prompt))
+        show("the reviser's prompt, here after a wrong answer", tokenizer.decode(reviser_ids(prompt, tokenizer.encode("(y)", add_special_tokens=False), 0.0, phrases, end_ids)))
+        measure("base")
+        if cfg.phase1:
+            records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, log)
+            with (folder / "revisions.jsonl").open("w") as f:
+                f.writelines(json.dumps(r) + "\n" for r in records)
+            kept = [r for r in records if r["kept"]]
+            reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
+            print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
+            for r in kept[:1]:
+                show(f"a kept tuple (right answer: {r['answer']})", f"{r['init_text']}\n\n{r['control_phrase']}\n\n{r['revised_text']}")
+            srt(model, records, cfg, end_ids, log)
+            save_checkpoint(tokenizer, model, folder / "srt")
+            measure("srt")
+        if cfg.phase2:
+            sample = lambda: rollouts(model, tokenizer, grader, sets["distil"][:1], [prompt2], cfg, end_ids, 0)[0]["text"]  # noqa: E731
+            prompt2 = chat_ids(tokenizer, sets["distil"][0]["prompt"])
+            show(f"an answer before phase 2 (right: {sets['distil'][0]['answer']})", sample())
+            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, log)
+            show("the same after phase 2", sample())
+            save_checkpoint(tokenizer, model, folder / "sdzero")
+            measure("sdzero")
+        if grader.timeouts:
+            print(f"{grader.timeouts} answers could not be graded in time and counted as wrong")
+    figure(folder, results)
+    print(f"\n{cfg.eval_split} questions: {results['base']['n']}, {cfg.eval_samples} samples each at T = {cfg.temperature}; 95 % intervals in brackets")
+    print(results_table(results))
+    print(f"\n{folder}/: results.json, metrics.jsonl, figure.png" + (", srt/" if cfg.phase1 else "") + (", sdzero/" if cfg.phase2 else ""))
+    return results
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        run(make_config(**parse_options(argv)))
+    except UserError as e:
+        print(f"sdzero: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
