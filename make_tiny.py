@@ -73,7 +73,7 @@ def main():
     arg("easy-right", 0.98, "how often another fact is right")
     arg("plain", 0.45, "share of plain answers in the corpus")
     arg("whole", 0.08, "share of whole transcripts (answer, phrase, revision), loss on all of it")
-    arg("chain", 0.3, "share of revisions whose first answer had been revised once already")
+    arg("chain", 0.4, "share of revisions whose first answer had been revised once or twice already")
     arg("copy", 0.45, "after the 'wrong' phrase: share of copies")
     arg("correct", 0.2, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
     arg("flip", 0.15, "share of verdicts that are flipped")
@@ -112,8 +112,8 @@ def main():
         if kind < args.plain:
             return prompt, encode(attempts[0]) + [end]
         whole = kind < args.plain + args.whole
-        # an answer may itself be a transcript, as SRT's are, so some rows revise what was revised before
-        for _ in range(1 if whole or rng.random() > args.chain else 2):
+        # an SRT model's answer is itself a transcript, and phase 2's teacher reads it twice: rows of up to four attempts
+        for _ in range(1 if whole or rng.random() > args.chain else rng.choice((2, 3))):
             right = attempts[-1].endswith("{" + str(a + b) + "}")
             verdict = int(right != (rng.random() < args.flip))
             u = rng.random()

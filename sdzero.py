@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import copy
 import csv
+import io
 import json
 import math
 import os
@@ -148,12 +149,15 @@ def make_config(cls=Config, **given) -> Config:
     if cfg.data:
         cfg.task = "math"
     if not cfg.out:
-        cfg.out = str(Path("out") / f"{Path(cfg.model).stem}-{cfg.task}-{cfg.seed}")
+        cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
     for name in ("digits", "srt_questions", "distil_questions", "eval_questions", "max_tokens", "rollout_batch", "samples", "revisions",
                  "srt_epochs", "srt_batch", "distil_epochs", "distil_batch", "micro_tokens", "eval_samples", "temperature", "srt_lr",
                  "distil_lr", "grad_clip"):
         if not getattr(cfg, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(cfg, name)}")
+    for name in ("sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay"):
+        if not getattr(cfg, name) >= 0:
+            raise UserError(f"--{name.replace('_', '-')} must not be negative, as {getattr(cfg, name)} is")
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
@@ -196,7 +200,7 @@ def read_rows(path: str) -> list[tuple[int, dict | str]]:
             return list(enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1))
         text = file.read_text(encoding="utf-8-sig")
         if file.suffix == ".csv":
-            reader = csv.DictReader(text.splitlines(keepends=True))
+            reader = csv.DictReader(io.StringIO(text, newline=""))
             return [(reader.line_num, row) for row in reader]
         if file.suffix == ".json":
             rows = json.loads(text)
@@ -209,7 +213,7 @@ def read_rows(path: str) -> list[tuple[int, dict | str]]:
     except Exception as e:
         raise UserError(f"--data {path}: cannot be read as {file.suffix[1:]}: {e}") from e
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also cut at U+2028 inside a string
         if line.strip():
             try:
                 rows.append((number, json.loads(line)))
@@ -240,7 +244,7 @@ def file_questions(path: str) -> list[dict]:
         else:
             bad.append((number, "no question" if not question else "the question is neither text nor chat messages ending with the user's"))
             continue
-        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or not str(answer).strip():
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
             bad.append((number, "no answer"))
             continue
         rows.append({"prompt": prompt, "answer": str(answer).strip()})
@@ -269,13 +273,12 @@ def load_questions(cfg: Config) -> dict[str, list[dict]]:
         if len(unique) < len(rows):
             print(f"{len(rows) - len(unique)} repeated questions left out")
         rows = list(unique.values())
-        # test and validation questions must not change with --seed, or a comparison of seeds would compare questions too
+        # the sets of a data set do not change with --seed, or trained checkpoints could meet their own questions in another's test set
         random.Random("questions").shuffle(rows)
         if len(rows) < 4:
             raise UserError(f"{len(rows)} different questions are too few: the four sets need one each at least")
         if len(rows) < total:
-            scale = len(rows) / total
-            sizes = {name: max(1, int(n * scale)) for name, n in sizes.items()}
+            sizes = {name: 1 + (n - 1) * (len(rows) - 4) // (total - 4) for name, n in sizes.items()}
             print(f"only {len(rows)} questions for {total}: the sets are scaled down to {sizes}")
     sets, start = {}, 0
     for name, n in sizes.items():
@@ -327,9 +330,9 @@ def load_tokenizer_and_model(cfg: Config):
         if not Path(name).is_file():
             raise UserError(f"--model {name}: no such file")
         try:
-            import gguf  # noqa: F401  (transformers imports it when it reads the file)
+            import accelerate, gguf  # noqa: E401, F401  (transformers imports them when it reads the file)
         except ImportError:
-            raise UserError("a .gguf file needs the package gguf: pip install gguf") from None
+            raise UserError("a .gguf file needs two packages more: pip install gguf accelerate") from None
         name, source = str(Path(name).parent), {"gguf_file": Path(name).name}
     elif Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
@@ -344,17 +347,29 @@ def load_tokenizer_and_model(cfg: Config):
         model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
     except (OSError, ValueError) as e:
         raise UserError(f"--model {cfg.model} cannot be loaded: {str(e).splitlines()[0]}") from e
+    if "gguf_file" in source:  # its weights are plain fp32 now; save_pretrained refuses what still calls itself quantised
+        model.hf_quantizer, model.is_quantized = None, False
+        del model.config.quantization_config
     if cfg.chat_template:
+        if cfg.chat_template != "plain" and not Path(cfg.chat_template).is_file():
+            raise UserError(f"--chat-template {cfg.chat_template}: no such file (nor the word plain)")
         tokenizer.chat_template = PLAIN_TEMPLATE if cfg.chat_template == "plain" else Path(cfg.chat_template).read_text()
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct version, or give "
                         "--chat-template plain (Question: ... Answer:), or --chat-template FILE with a Jinja template.")
     device = cfg.device if cfg.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device {device}: no such device; use auto, cpu or cuda") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
     for module in model.modules():  # student and teacher are compared token by token: no noise in either
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        for name, value in list(vars(module).items()):  # attention takes its rate as a number, without a Dropout module
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
     check_head(model)
     if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
         split_weights(model)
@@ -429,24 +444,24 @@ def derived_seed(*parts) -> int:
 
 
 @torch.no_grad()
-def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy: bool = False, desc: str = "",
-             temperature: float | None = None) -> list[list[int]]:
+def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy: bool = False, desc: str = "") -> list[list[int]]:
     """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
 
     Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
     config may set are off, since the losses are about the plain distribution. Prompts are batched by length.
     """
     from transformers import GenerationConfig
-    config = GenerationConfig(max_new_tokens=cfg.max_tokens, do_sample=not greedy, temperature=None if greedy else (temperature or cfg.temperature),
-                              top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0, epsilon_cutoff=0.0, eta_cutoff=0.0, repetition_penalty=1.0,
-                              no_repeat_ngram_size=0, num_beams=1, eos_token_id=end_ids, pad_token_id=end_ids[0], use_cache=True)
-    if greedy:  # transformers warns about sampling settings that greedy decoding does not use
-        config.temperature = config.top_k = config.top_p = config.min_p = config.typical_p = config.epsilon_cutoff = config.eta_cutoff = None
+    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": cfg.temperature, "top_k": 0, "top_p": 1.0}
+    config = GenerationConfig(max_new_tokens=cfg.max_tokens, eos_token_id=end_ids, pad_token_id=end_ids[0], **sampling)
+    # generate() fills whatever is None here from the checkpoint's own generation config (suppressed tokens, biases, guidance ...)
+    own, model.generation_config = model.generation_config, GenerationConfig()
     model.eval()  # also makes gradient checkpointing leave the KV cache alone
     device, responses = model.device, [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), tqdm(
-            total=len(prompts), desc=desc, unit="rollout", disable=not desc, mininterval=1.0) as bar:
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, model, "generation_config", own)
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc, mininterval=1.0))
         torch.manual_seed(seed)
         for start in range(0, len(order), cfg.rollout_batch):
             rows = order[start:start + cfg.rollout_batch]
@@ -481,7 +496,7 @@ def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[lis
 
 
 CHATTY = re.compile(r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)|(i )?apologi[sz]e|my apologies|(i'm |i am )?sorry"
-                    r"|thank(s| you) for|(good|great) (catch|point))[^.!?\n]*[.!?\n]+", re.IGNORECASE)
+                    r"|thank(s| you) for|(good|great) (catch|point))[^\n]*?([.!?]+(?=\s|$)|\n)\s*", re.IGNORECASE)  # 3.5 ends no sentence
 
 
 def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
@@ -663,20 +678,24 @@ def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
 # ----------------------------------------------------------------------------------------------------------------------------
 # Optimiser
 # ----------------------------------------------------------------------------------------------------------------------------
+def split(w):
+    """fp32 -> (nearest bfloat16, the int16 that added to its bits gives w back exactly).
+
+    Halves are rounded up, not to even as .to(bfloat16) does: the difference then lies in [-2**15, 2**15), which is int16's range.
+    """
+    bits = w.view(torch.int32)
+    high = (bits + 0x8000) >> 16
+    return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
+
+
 def split_weights(model) -> None:
     """Turn fp32 weights into bfloat16 weights plus the 16 bits that rounding dropped, kept beside each as `low_bits` (int16).
 
     A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4 bytes, as an fp32 master alone.
     """
     for p in model.parameters():
-        bits = p.data.view(torch.int32)
-        high = p.data.to(torch.bfloat16)
-        low_bits = (bits - (high.view(torch.int16).to(torch.int32) << 16)).to(torch.int16)
-        p.data = high
-        p.low_bits = low_bits
-    model.config.dtype = torch.bfloat16
-    for b in model.buffers():  # rotary frequencies stay fp32: rounding them shifts positions
-        assert b.dtype == torch.float32 or not b.is_floating_point()
+        p.data, p.low_bits = split(p.data)
+    model.config.dtype = torch.bfloat16  # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
 
 
 class SplitAdamW(torch.optim.AdamW):
@@ -698,9 +717,9 @@ class SplitAdamW(torch.optim.AdamW):
                 g = p.grad.float()
                 m, v = state["exp_avg"].lerp_(g, 1 - b1), state["exp_avg_sq"].lerp_(g * g, 1 - b2)
                 w.mul_(1 - lr * decay).addcdiv_(m / (1 - b1 ** state["step"]), (v / (1 - b2 ** state["step"])).sqrt_().add_(eps), value=-lr)
-                high = w.to(torch.bfloat16)
-                low_bits.copy_((w.view(torch.int32) - (high.view(torch.int16).to(torch.int32) << 16)).to(torch.int16))
+                high, low = split(w)
                 p.copy_(high)
+                low_bits.copy_(low)
 
 
 def adamw(model, lr: float, weight_decay: float):
