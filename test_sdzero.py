@@ -46,8 +46,8 @@ def random_model(seed=0, dtype=torch.float32, **changes):
     """A random Qwen3 whose distributions are far from uniform, so that a test can tell one from another."""
     torch.manual_seed(seed)
     config = Qwen3Config(**{**dict(
-        vocab_size=336, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-        tie_word_embeddings=True, max_position_embeddings=1024, initializer_range=0.25, eos_token_id=END_IDS, bos_token_id=None,
+        vocab_size=336, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, tie_word_embeddings=True, max_position_embeddings=1024, initializer_range=0.25, eos_token_id=END_IDS, bos_token_id=None,
         pad_token_id=0), **changes})
     return Qwen3ForCausalLM(config).to(dtype).eval()
 
@@ -107,7 +107,8 @@ def rows_of_ids(n, seed=0, context=(3, 12), response=(1, 9)):
 
 def as_samples(rows):
     """What rollouts() gives for rows of (context, response): every second one ended, every third one right."""
-    return [{"context": c, "ids": r + [2] * (i % 2), "finished": bool(i % 2), "reward": float(i % 3 == 0 and i % 2)} for i, (c, r) in enumerate(rows)]
+    return [{"context": c, "ids": r + [2] * (i % 2), "finished": bool(i % 2), "reward": float(i % 3 == 0 and i % 2)}
+            for i, (c, r) in enumerate(rows)]
 
 
 def gradients(model):
@@ -115,11 +116,21 @@ def gradients(model):
 
 
 def fingerprint(model):
-    return hashlib.sha256(b"".join(t.detach().contiguous().view(torch.uint8).numpy().tobytes() for t in model.state_dict().values())).hexdigest()
+    tensors = (t.detach().contiguous().view(torch.uint8).numpy().tobytes() for t in model.state_dict().values())
+    return hashlib.sha256(b"".join(tensors)).hexdigest()
 
 
 def relative(a, b):
     return float((a - b).norm() / b.norm())
+
+
+def lines_of(file):
+    """The rows of a .jsonl file."""
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
+
+
+def addition(a, b):
+    return {"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)}
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -150,7 +161,8 @@ def brute_divergence(s, t, kind):
     return {"reverse": reverse, "forward": forward, "mixed": 0.5 * reverse + 0.5 * forward}[kind]
 
 
-HEADS = [dict(), dict(bias=False), dict(final_logit_softcapping=2.0), dict(logit_scale=0.3), dict(bias=False, logits_scaling=4.0, final_logit_softcapping=1.5)]
+HEADS = [dict(), dict(bias=False), dict(final_logit_softcapping=2.0), dict(logit_scale=0.3),
+         dict(bias=False, logits_scaling=4.0, final_logit_softcapping=1.5)]
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 11, 1000])
@@ -190,7 +202,8 @@ def test_divergences_are_what_their_names_say():
     s, t = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, 9, dtype=torch.float64)
     for kl in sdzero.DIVERGENCES.values():
         assert (kl(s, t) > 0).all() and torch.allclose(kl(s, s + 3.0), torch.zeros(5, dtype=torch.float64), atol=1e-12)
-    assert torch.equal(sdzero.forward_kl(s, t), sdzero.reverse_kl(t, s)) and not torch.allclose(sdzero.forward_kl(s, t), sdzero.reverse_kl(s, t))
+    assert torch.equal(sdzero.forward_kl(s, t), sdzero.reverse_kl(t, s))
+    assert not torch.allclose(sdzero.forward_kl(s, t), sdzero.reverse_kl(s, t))
     assert torch.allclose(sdzero.mixed_kl(s, t), sdzero.mixed_kl(t, s))  # symmetric
 
 
@@ -220,7 +233,10 @@ def test_distil_on_equals_full_logits_on_single_rows(phrases, kind):
 def test_train_on_equals_full_logits_on_single_rows():
     m, rows = random_model(1, torch.float64), rows_of_ids(7)
     tokens = sum(len(r) for _, r in rows)
-    expected = sum(F.cross_entropy(m(input_ids=torch.tensor([c + r])).logits[0, len(c) - 1:-1], torch.tensor(r), reduction="sum") for c, r in rows) / tokens
+    expected = 0.0
+    for c, r in rows:
+        logits = m(input_ids=torch.tensor([c + r])).logits[0, len(c) - 1:-1]
+        expected = expected + F.cross_entropy(logits, torch.tensor(r), reduction="sum") / tokens
     expected.backward()
     gradient = gradients(m)
     m.zero_grad()
@@ -304,7 +320,7 @@ def test_teacher_moves_only_at_a_synchronisation(monkeypatch, tmp_path, tokenize
         assert teachers == (start,) * 3 + (students[3],) * 3 + (students[6],)
     else:
         assert set(teachers) == {start}
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path / "metrics.jsonl")
     assert [line["synchronised"] for line in lines] == [bool(sync_every) and i in (3, 6) for i in range(7)]
     assert [line["lr"] for line in lines] == [cfg.distil_lr * factor for factor in (0.5, 1, 1, 1, 1, 1, 1)]  # constant after warm-up
 
@@ -322,7 +338,7 @@ class FixedGrader(CoinGrader):
 def test_reviser_reads_the_same_ids_in_both_phases_and_in_evaluation(monkeypatch, tmp_path, tokenizer, model, phrases, reward, finished):
     y, z = [40, 41, 42, 43], [50, 51, 2]
     y_sampled, end_ids = y + [2] * finished, [2]
-    cfg, question = small(revisions=1, l_generation="all", eval_samples=1), {"prompt": "Add 12+34 column by column and box the sum.", "answer": "46"}
+    cfg, question = small(revisions=1, l_generation="all", eval_samples=1), addition(12, 34)
     x = sdzero.chat_ids(tokenizer, question["prompt"])
     asked = []
 
@@ -347,7 +363,12 @@ def test_reviser_reads_the_same_ids_in_both_phases_and_in_evaluation(monkeypatch
     assert asked == [x, x, expected]  # sampled, greedy, revised
 
     read, real = [], sdzero.response_hidden
-    monkeypatch.setattr(sdzero, "response_hidden", lambda m, contexts, responses: read.append((m, contexts[0], responses[0])) or real(m, contexts, responses))
+
+    def spy(m, contexts, responses):
+        read.append((m, contexts[0], responses[0]))
+        return real(m, contexts, responses)
+
+    monkeypatch.setattr(sdzero, "response_hidden", spy)
     sample, teacher = sdzero.rollouts(model, tokenizer, grader, [question], [x], cfg, end_ids, 0)[0], sdzero.frozen_copy(model)
     sdzero.distil_on(random_model(), teacher, [sample], cfg, phrases, end_ids)
     (by_teacher,) = [(c, r) for m, c, r in read if m is teacher]
@@ -383,7 +404,13 @@ def test_sampled_ids_are_the_trained_ids(monkeypatch, tmp_path, tokenizer, phras
     """What train_on and distil_on get are the lists that generate returned, token for token."""
     sampled, trained, distilled = [], [], []
     generate, train_on, distil_on = sdzero.generate, sdzero.train_on, sdzero.distil_on
-    monkeypatch.setattr(sdzero, "generate", lambda m, contexts, *a, **k: sampled.extend(zip(contexts, out := generate(m, contexts, *a, **k))) or out)
+
+    def spy(m, contexts, *args, **kwargs):
+        responses = generate(m, contexts, *args, **kwargs)
+        sampled.extend(zip(contexts, responses))
+        return responses
+
+    monkeypatch.setattr(sdzero, "generate", spy)
     monkeypatch.setattr(sdzero, "train_on", lambda m, examples, *a: trained.extend(examples) or train_on(m, examples, *a))
     monkeypatch.setattr(sdzero, "distil_on", lambda s, t, samples, *a: distilled.extend(samples) or distil_on(s, t, samples, *a))
     model, cfg = random_model(), small(trim=False, l_generation="all", srt_epochs=1)
@@ -411,16 +438,19 @@ CORPUS = ["Wait, this is it.\n\nThe sum of 12 and 3 is 15.\n\nLet me add.\n\na\n
     f"{p}\n\nThe answer is 12.\n\n" for ps in FAMILIES.values() for p in ps]
 QWEN_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
+BYTES, BYTES_GPT2 = (pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=gpt2) for gpt2 in (False, True))
+
 
 def byte_level(*splits):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Sequence(list(splits)), decoders.ByteLevel()
-    tokenizer.train_from_iterator(CORPUS * 20, trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    tokenizer.train_from_iterator(CORPUS * 20, trainers.BpeTrainer(
+        vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     return tokenizer
 
 
 def metaspace(kind, newlines, prefix):
-    """Blanks are "▁". Newlines are pieces (Gemma) or bytes (Llama 2); a "▁" is put before the text by a normaliser, by Metaspace, or not."""
+    """Blanks are "▁". Newlines are pieces (Gemma) or bytes (Llama 2); a normaliser, Metaspace or nothing puts a "▁" before the text."""
     special = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
     if kind == "bpe":
         tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
@@ -448,12 +478,11 @@ LETTERS, ANY = ("The", "Let me", "\\boxed{1}"), ("The", "Let me", "\\boxed{1}", 
 PLAIN_ENDS, ALL_ENDS = ("a", "The sum is 12", "so it goes"), ("a", "The sum is 12", "so it goes", "it is 12.", "\\boxed{5}", "it is!")
 # name: (how to build it, what may stand before, what may stand after, whether the delimiter alone comes out differently)
 KINDS = {
-    "gpt2": (lambda: byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)), ALL_ENDS, ANY, True),
+    "gpt2": (lambda: byte_level(BYTES_GPT2), ALL_ENDS, ANY, True),
     # SmolLM2: digits are split off first, so that before a digit the blank line is one token, as it is alone
-    "smollm2": (lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)), ALL_ENDS, LETTERS, True),
+    "smollm2": (lambda: byte_level(pre_tokenizers.Digits(individual_digits=True), BYTES_GPT2), ALL_ENDS, LETTERS, True),
     # Qwen2 and Llama 3: a blank line joins the punctuation before it, so an answer that ends in "}" has other neighbours in running text
-    "qwen": (lambda: byte_level(pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
-             PLAIN_ENDS, ANY, False),
+    "qwen": (lambda: byte_level(pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), BYTES), PLAIN_ENDS, ANY, False),
     "llama2": (lambda: metaspace("bpe", False, "normalizer"), ALL_ENDS, ANY, True),  # alone, a "▁" comes first
     "llama-metaspace": (lambda: metaspace("bpe", False, "metaspace"), ALL_ENDS, ANY, True),
     "gemma": (lambda: metaspace("bpe", True, None), ALL_ENDS, ANY, False),
@@ -498,10 +527,12 @@ def test_control_phrases_by_family_and_override():
 # Sampling
 # ----------------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("setting", [
-    dict(top_k=1), dict(top_p=0.01), dict(min_p=0.9), dict(typical_p=0.05), dict(epsilon_cutoff=0.3), dict(repetition_penalty=9.0),
-    dict(temperature=0.01), dict(encoder_repetition_penalty=9.0), dict(suppress_tokens=list(range(2, 170))), dict(begin_suppress_tokens=list(range(2, 170))),
-    dict(bad_words_ids=[[i] for i in range(2, 170)]), dict(min_new_tokens=1), dict(forced_eos_token_id=2), dict(sequence_bias=[[[5], 9.0]]),
-    dict(guidance_scale=3.0), dict(top_h=0.1), dict(num_beams=3), dict(num_return_sequences=2), dict(max_length=3)], ids=lambda s: next(iter(s)))
+    dict(top_k=1), dict(top_p=0.01), dict(min_p=0.9), dict(typical_p=0.05), dict(epsilon_cutoff=0.3), dict(top_h=0.1),
+    dict(temperature=0.01), dict(repetition_penalty=9.0), dict(encoder_repetition_penalty=9.0), dict(no_repeat_ngram_size=1),
+    dict(suppress_tokens=list(range(2, 170))), dict(begin_suppress_tokens=list(range(2, 170))), dict(sequence_bias=[[[5], 9.0]]),
+    dict(bad_words_ids=[[i] for i in range(2, 170)]),
+    dict(forced_eos_token_id=2), dict(min_new_tokens=1), dict(max_length=3), dict(guidance_scale=3.0), dict(num_beams=3),
+    dict(num_return_sequences=2)], ids=lambda s: next(iter(s)))
 def test_sampling_ignores_the_checkpoints_generation_config(setting):
     """4000 first tokens follow softmax(logits / T), whatever the checkpoint wants for its chats."""
     model, n, prompt = random_model(5), 4000, [2, 33, 34, 35, 36]
@@ -553,7 +584,7 @@ def test_truncated_response_is_wrong_whatever_it_says(monkeypatch, tokenizer, mo
         cut, whole = sdzero.rollouts(model, tokenizer, grader, [{"answer": "46"}] * 2, [[5]] * 2, small(), [2], 0)
         assert cut["reward"] == 0.0 and not cut["finished"] and cut["text"] == "\\boxed{46}"
         assert whole["reward"] == 1.0 and whole["finished"] and whole["text"] == "\\boxed{46}"
-        result = sdzero.evaluate(model, tokenizer, grader, [{"prompt": "Add 12+34.", "answer": "46"}], small(eval_samples=2), phrases, [2], revise=False)
+        result = sdzero.evaluate(model, tokenizer, grader, [addition(12, 34)], small(eval_samples=2), phrases, [2], revise=False)
     assert result["accuracy"] == 0.5 and result["truncated"] == 0.5
     metrics = sdzero.Log(tmp_path / "m.jsonl").count([cut, whole])
     assert metrics == {"reward": 0.5, "length": len(boxed) + 0.5, "truncated": 0.5}
@@ -592,14 +623,16 @@ def test_trim_cuts_repeating_tails(tokenizer, end):
     assert sdzero.to_text(tokenizer, cut).count("Let me add") <= 2
 
 
-@pytest.mark.parametrize("text", ["The answer is 1000000.", "\\boxed{100000000000}", "1+1+1+1=4", "9+9+0=18;9+9+1=19;9+9+1=19;9+9+1=19;9+9+1=19;\\boxed{199998}",
-                                  "Add. Add. Add.", "-" * 20])
+@pytest.mark.parametrize("text", [
+    "The answer is 1000000.", "\\boxed{100000000000}", "1+1+1+1=4", "9+9+0=18;9+9+1=19;9+9+1=19;9+9+1=19;9+9+1=19;\\boxed{199998}",
+    "Add. Add. Add.", "-" * 20])
 def test_trim_leaves_numbers_and_short_repetitions(tokenizer, text):
     ids = tokenizer.encode(text, add_special_tokens=False) + [2]
     assert sdzero.trim(tokenizer, ids, [2], chatty=True) == ids
 
 
-@pytest.mark.parametrize("opening", ["You're absolutely right! ", "You are right. ", "I apologize for the mistake.\n\n", "Sorry, my error.\n", "Thank you for the hint! "])
+@pytest.mark.parametrize("opening", [
+    "You're absolutely right! ", "You are right. ", "I apologize for the mistake.\n\n", "Sorry, my error.\n", "Thank you for the hint! "])
 def test_trim_cuts_chatty_openings_at_a_token_boundary(tokenizer, opening):
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
     rest = "The sum is 12. You are right."
@@ -637,7 +670,8 @@ def test_trim_leaves_an_opening_that_ends_inside_a_token(tokenizer):
 @pytest.mark.parametrize("l_generation", ["wrong", "all", "none"])
 @pytest.mark.parametrize("init_reward", [0.0, 1.0])
 def test_srt_examples(l_revision, l_generation, init_reward):
-    record = {"prompt_ids": [10, 11], "init_ids": [20, 21, 2], "init_reward": init_reward, "revised_context": [10, 11, 20, 21, 30, 31], "revised_ids": [40, 2]}
+    record = {"prompt_ids": [10, 11], "init_ids": [20, 21, 2], "init_reward": init_reward,
+              "revised_context": [10, 11, 20, 21, 30, 31], "revised_ids": [40, 2]}
     revision, generation = ([10, 11, 20, 21, 30, 31], [40, 2]), ([10, 11], [20, 21, 30, 31, 40, 2])
     expected = [revision] * l_revision + [generation] * (l_generation == "all" or (l_generation == "wrong" and not init_reward))
     assert sdzero.srt_examples(record, small(l_revision=l_revision, l_generation=l_generation), [2]) == expected
@@ -646,9 +680,9 @@ def test_srt_examples(l_revision, l_generation, init_reward):
 def test_collection_keeps_verified_revisions_once_and_records_everything(monkeypatch, tmp_path, tokenizer, model, phrases):
     """One right and one wrong first answer; revisions: right, the same again, wrong, cut off."""
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-    questions = [{"prompt": "Add 12+34 column by column and box the sum.", "answer": "46"}, {"prompt": "Add 11+11 column by column and box the sum.", "answer": "22"}]
+    questions = [addition(12, 34), addition(11, 11)]
     first = {"46": encode("\\boxed{46}") + [2], "22": encode("\\boxed{23}") + [2]}
-    revisions = lambda a: [encode(f"so \\boxed{{{a}}}") + [2], encode(f"so \\boxed{{{a}}}") + [2], encode("so \\boxed{9}") + [2], encode(f"so \\boxed{{{a}}}")]  # noqa: E731
+    revisions = lambda a: [encode(f"so \\boxed{{{x}}}") + end for x, end in ((a, [2]), (a, [2]), (9, [2]), (a, []))]  # noqa: E731
     calls = []
 
     def canned(model, contexts, cfg, end_ids, seed, **kwargs):
@@ -657,24 +691,25 @@ def test_collection_keeps_verified_revisions_once_and_records_everything(monkeyp
 
     monkeypatch.setattr(sdzero, "generate", canned)
     with verify.Grader("math") as grader:
-        records = sdzero.collect_revisions(model, tokenizer, grader, questions, small(revisions=4), phrases, [2], sdzero.Log(tmp_path / "m.jsonl"))
+        log = sdzero.Log(tmp_path / "m.jsonl")
+        records = sdzero.collect_revisions(model, tokenizer, grader, questions, small(revisions=4), phrases, [2], log)
     assert len(set(calls)) == 2 and len(records) == 8
     assert [r["why"] for r in records] == 2 * ["verified", "duplicate", "wrong", "truncated"]
     assert [r["kept"] for r in records] == 2 * [True, False, False, False]
     assert [r["init_reward"] for r in records] == 4 * [1.0] + 4 * [0.0]
-    assert [r["control_phrase"] for r in records] == 4 * ["Let me rephrase the above solution."] + 4 * ["Wait, this response is wrong. Let me correct it."]
+    assert [r["control_phrase"] for r in records] == 4 * [FAMILIES["qwen3"][1]] + 4 * [FAMILIES["qwen3"][0]]
     assert [r["revised_context"] for r in records[::4]] == [
         sdzero.chat_ids(tokenizer, q["prompt"]) + first[q["answer"]][:-1] + phrases[p] for q, p in zip(questions, (1, 0))]
     for r in records:
         json.dumps(r)
-        assert {"prompt", "answer", "init_text", "init_ids", "revised_text", "revised_ids", "revised_reward", "revised_finished", "init_finished"} <= set(r)
+        assert {"prompt", "answer"} | {f"{a}_{b}" for a in ("init", "revised") for b in ("ids", "text", "finished", "reward")} <= set(r)
     assert records[3]["revised_reward"] == 0.0 and not records[3]["revised_finished"]
     assert records[4]["init_text"] == "\\boxed{23}" and records[4]["revised_text"] == "so \\boxed{22}"
 
 
 def test_several_first_answers_and_revisions_per_question(tmp_path, tokenizer, model, phrases, coin):
-    cfg = small(samples=2, revisions=3)
-    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, sdzero.Log(tmp_path / "m.jsonl"))
+    cfg, log = small(samples=2, revisions=3), sdzero.Log(tmp_path / "m.jsonl")
+    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, log)
     assert len(records) == 6 * 2 * 3
     assert len({tuple(r["init_ids"]) for r in records}) > 8 and {r["init_reward"] for r in records} == {0.0, 1.0}  # both branches
     kept = [r for r in records if r["kept"]]
@@ -686,7 +721,7 @@ def test_srt_trains_on_kept_tuples_only_and_lowers_their_loss(tmp_path, tokenize
     log = sdzero.Log(tmp_path / "m.jsonl")
     records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, log)
     sdzero.srt(model, records, cfg, END_IDS, log)
-    lines = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    lines = lines_of(tmp_path / "m.jsonl")
     losses, rates = ([line[key] for line in lines if line["phase"] == "srt"] for key in ("loss", "lr"))
     assert losses[-1] < 0.8 * losses[0] and max(rates) == pytest.approx(3e-3) and rates[-1] < 0.2 * 3e-3
     with pytest.raises(UserError, match="verified"):
@@ -732,7 +767,8 @@ def one_weight(values):
 def test_split_weights_lose_nothing():
     torch.manual_seed(0)
     bits = torch.cat([torch.randint(-2**31, 2**31 - 1, (200_000,), dtype=torch.int64),
-                      torch.tensor([0, -2**31, 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F7F8000 - 1, -0x7FFFFFFF]),  # zeros, denormals, the largest
+                      # zeros, denormals, the largest
+                      torch.tensor([0, -2**31, 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F7F8000 - 1, -0x7FFFFFFF]),
                       torch.arange(0x3F7F0000, 0x3F810000, 0x4000)]).to(torch.int32)  # 0x...8000 lies half-way between two bfloat16
     w = bits.view(torch.float32)
     w = torch.cat([w[w.isfinite()], torch.randn(1000), -torch.randn(1000) * 1e-3])
@@ -750,7 +786,8 @@ def test_small_steps_count_in_bfloat16():
     start = 0.02 * torch.randn(5000)
     split, full, plain = one_weight(start), one_weight(start), one_weight(start.to(torch.bfloat16))
     sdzero.split_weights(split)
-    optimizers = [sdzero.adamw(split, 5e-6, 0.01), sdzero.adamw(full, 5e-6, 0.01), torch.optim.AdamW(plain.parameters(), lr=5e-6, betas=(0.9, 0.95), weight_decay=0.01)]
+    optimizers = [sdzero.adamw(split, 5e-6, 0.01), sdzero.adamw(full, 5e-6, 0.01),
+                  torch.optim.AdamW(plain.parameters(), lr=5e-6, betas=(0.9, 0.95), weight_decay=0.01)]
     assert isinstance(optimizers[0], sdzero.SplitAdamW) and type(optimizers[1]) is torch.optim.AdamW
     drift = torch.randn(5000)
     for _ in range(30):
@@ -777,8 +814,9 @@ def test_gradient_checkpointing_gives_the_same_gradient(phrases):
     assert found[1][2] == 2 * found[0][2]  # the activations were really recomputed
 
 
-@pytest.mark.parametrize("changes", [dict(dtype="bfloat16"), dict(gradient_checkpointing=True), dict(dtype="bfloat16", gradient_checkpointing=True, sync_every=2)],
-                         ids=["bf16", "checkpointing", "both"])
+@pytest.mark.parametrize("changes", [
+    dict(dtype="bfloat16"), dict(gradient_checkpointing=True), dict(dtype="bfloat16", gradient_checkpointing=True, sync_every=2)],
+    ids=["bf16", "checkpointing", "both"])
 def test_precision_and_memory_options_run_both_phases(tmp_path, checkpoint, coin, changes):
     before = AutoModelForCausalLM.from_pretrained(checkpoint)
     results = sdzero.run(small(checkpoint, out=str(tmp_path / "run"), **changes))
@@ -801,10 +839,10 @@ def test_student_in_training_mode_has_no_dropout(tmp_path, tokenizer):
 # ----------------------------------------------------------------------------------------------------------------------------
 # The output embedding of other architectures
 # ----------------------------------------------------------------------------------------------------------------------------
-SIZE = dict(vocab_size=336, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
-            max_position_embeddings=512, initializer_range=0.25, pad_token_id=0, bos_token_id=None, eos_token_id=2)
+SIZE = dict(vocab_size=336, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=8, max_position_embeddings=512, initializer_range=0.25, pad_token_id=0, bos_token_id=None, eos_token_id=2)
 ARCHITECTURES = {
-    "gemma2": lambda: transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SIZE, final_logit_softcapping=2.0, attn_logit_softcapping=20.0)),
+    "gemma2": lambda: transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SIZE, final_logit_softcapping=2.0)),
     "cohere": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**SIZE, logit_scale=0.0625)),
     "granite": lambda: transformers.GraniteForCausalLM(transformers.GraniteConfig(**SIZE, logits_scaling=8.0)),
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZE, tie_word_embeddings=False)),
@@ -890,29 +928,32 @@ def test_local_files(tmp_path, ending, question, answer):
 
 
 def test_gsm8k_answers_and_numbers(tmp_path):
-    rows = [{"question": "a?", "answer": "48/2 = <<48/2=24>>24\nIn all 72.\n#### 1,072"}, {"question": "b?", "answer": 0}, {"question": "c?", "answer": 2.5}]
+    rows = [{"question": "a?", "answer": "48/2 = <<48/2=24>>24\nIn all 72.\n#### 1,072"}, {"question": "b?", "answer": 0},
+            {"question": "c?", "answer": 2.5}]
     got = sdzero.file_questions(write_rows(tmp_path / "q.jsonl", rows))
     with verify.Grader("math") as grader:
-        assert grader.grade(["\\boxed{1072}", "so \\boxed{0}", "\\boxed{2.5}", "\\boxed{24}"], [q["answer"] for q in got] + [got[0]["answer"]]) == [1, 1, 1, 0]
+        answers = [q["answer"] for q in got] + [got[0]["answer"]]
+        assert grader.grade(["\\boxed{1072}", "so \\boxed{0}", "\\boxed{2.5}", "\\boxed{24}"], answers) == [1, 1, 1, 0]
 
 
 def test_bad_rows_are_counted_with_their_line_numbers(tmp_path, capsys):
     file = tmp_path / "q.jsonl"
     file.write_text('{"question": "a?", "answer": 1}\n\n{"question": "b?"\n{"question": "c?"}\n[1]\n{"question": "", "answer": 2}\n'
-                    '{"question": "d?", "answer": NaN}\n{"question": "e?", "answer": true}\n"just text"\n{"question": 7, "answer": 7}\n{"question": "f?", "answer": 3}\n')
+                    '{"question": "d?", "answer": NaN}\n{"question": "e?", "answer": true}\n"just text"\n{"question": 7, "answer": 7}\n'
+                    '{"question": "f?", "answer": 3}\n')
     assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["1", "3"]
     out = capsys.readouterr().out
-    assert "8 of 10" in out and all(f"line {n}:" in out for n in (3, 4, 5, 6, 7, 8, 9, 10)) and "line 1:" not in out and "line 11:" not in out
+    assert "8 of 10" in out and all((f"line {n}:" in out) == (3 <= n <= 10) for n in range(1, 12))
 
 
 def test_unusual_line_separators_stay_inside_their_row(tmp_path):
     """U+2028, U+0085 and form feed are characters of a JSON string, not ends of a line of JSONL."""
-    file = tmp_path / "q.jsonl"
-    file.write_text("".join(json.dumps({"question": f"a{c}b{i}?", "answer": i}, ensure_ascii=False) + "\n" for i, c in enumerate("\u2028\u2029\u0085")), encoding="utf-8")
-    assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["0", "1", "2"]
-    file = tmp_path / "q.csv"
-    file.write_text("".join(["question,answer\n"] + [f"a{c}b{i}?,{i}\n" for i, c in enumerate("\u2028\u2029\u0085")]), encoding="utf-8")
-    assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["0", "1", "2"]
+    questions = [f"a{c}b?" for c in "\u2028\u2029\u0085\f"]
+    rows = [json.dumps({"question": q, "answer": 1}, ensure_ascii=False) for q in questions]
+    (tmp_path / "q.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "q.csv").write_text("question,answer\n" + "".join(f"{q},1\n" for q in questions), encoding="utf-8")
+    for name in ("q.jsonl", "q.csv"):
+        assert [q["prompt"].removesuffix(sdzero.MATH_INSTRUCTION) for q in sdzero.file_questions(str(tmp_path / name))] == questions
 
 
 def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
@@ -933,8 +974,8 @@ def test_unusable_files_say_what_is_wrong(tmp_path, capsys):
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "bad.parquet").write_text("no parquet")
     (tmp_path / "number.json").write_text("5")
-    for name, word in (("empty.jsonl", "no usable row"), ("q.txt", "unknown ending"), ("missing.csv", "no such file"), ("bad.json", "cannot be read"),
-                       ("bad.parquet", "cannot be read"), ("number.json", "cannot be read")):
+    for name, word in (("empty.jsonl", "no usable row"), ("q.txt", "unknown ending"), ("missing.csv", "no such file"),
+                       ("bad.json", "cannot be read"), ("bad.parquet", "cannot be read"), ("number.json", "cannot be read")):
         with pytest.raises(UserError, match=word):
             sdzero.file_questions(str(tmp_path / name))
     assert "no such file" in fails(capsys, "--data", tmp_path / "missing.csv", "--out", tmp_path / "run")
@@ -948,8 +989,9 @@ def test_questions_of_a_file_are_split_without_overlap_or_empty_set(tmp_path, ca
             prompts = [q["prompt"] for qs in sets.values() for q in qs]
             assert len(prompts) == len(set(prompts)) <= n and all(sets.values()), (n, sizes)
     assert "2 repeated questions left out" in capsys.readouterr().out
+    write_rows(Path(file), [{"question": f"{i}?", "answer": i} for i in range(3)])
     with pytest.raises(UserError, match="too few"):
-        sdzero.load_questions(Config(task="math", data=write_rows(tmp_path / "q.jsonl", [{"question": f"{i}?", "answer": i} for i in range(3)])))
+        sdzero.load_questions(Config(task="math", data=file))
 
 
 def test_questions_of_a_file_stay_where_they_are_when_the_seed_changes(tmp_path):
@@ -975,8 +1017,8 @@ def test_small_local_checkpoints_take_the_embedded_models_defaults(checkpoint):
 
 
 def test_run_folders_of_different_models_differ():
-    names = [sdzero.make_config(model=m, seed=s, task=t).out for m in ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "a/b.Q4_1.gguf", "tiny")
-             for s in (0, 1) for t in ("arith", "math")]
+    names = [sdzero.make_config(model=m, seed=s, task=t).out for s in (0, 1) for t in ("arith", "math")
+             for m in ("meta-llama/Llama-3.2-1B", "meta-llama/Llama-3.2-3B", "a/b.Q4_1.gguf", "tiny")]
     assert len(set(names)) == len(names)
 
 
@@ -988,11 +1030,12 @@ def fails(capsys, *argv):
     return err[-1]
 
 
-@pytest.mark.parametrize("option,value", [("--digits", 0), ("--temperature", -1), ("--max-tokens", 0), ("--srt-lr", 0), ("--distil-batch", -3), ("--revisions", 0),
-                                          ("--eval-questions", 0), ("--temperature", "nan"), ("--sync-every", -1), ("--distil-weight-decay", -1),
-                                          ("--warmup-steps", -1), ("--device", "nonsense"), ("--chat-template", "missing.jinja")])
+@pytest.mark.parametrize("option,value", [
+    ("--digits", 0), ("--temperature", -1), ("--temperature", "nan"), ("--max-tokens", 0), ("--srt-lr", 0), ("--distil-batch", -3),
+    ("--revisions", 0), ("--eval-questions", 0), ("--sync-every", -1), ("--distil-weight-decay", -1), ("--warmup-steps", -1), ("--device", "nonsense"),
+    ("--chat-template", "missing.jinja")])
 def test_bad_values_are_named(tmp_path, capsys, checkpoint, option, value):
-    few = ["--digits=2", "--srt-questions=4", "--distil-questions=4", "--eval-questions=4", "--max-tokens=8"]  # if it does run, it shall be short
+    few = ["--digits=2", "--srt-questions=4", "--distil-questions=4", "--eval-questions=4", "--max-tokens=8"]  # in case it does run
     assert option in fails(capsys, "--model", checkpoint, "--out", tmp_path / "run", *few, f"{option}={value}")
 
 
@@ -1022,9 +1065,10 @@ def test_hub_id_without_network_fails_within_seconds(tmp_path, hub):
     """One line that names the embedded default and local paths, exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and says nothing
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1] if hub == 'never answers' else 9}"
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))} | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
+        env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
         start = time.time()
-        p = subprocess.run([sys.executable, str(HERE / "sdzero.py"), "--model", "Qwen/Qwen3-4B-Instruct", "--task", "arith", "--out", str(tmp_path / "run")],
+        p = subprocess.run([sys.executable, str(HERE / "sdzero.py"), "--model", "Qwen/Qwen3-4B-Instruct", "--out", str(tmp_path / "run")],
                            capture_output=True, text=True, env=env, timeout=120, cwd=tmp_path)
     seconds, lines = time.time() - start, p.stderr.strip().splitlines()
     assert p.returncode == 2 and len(lines) == 1, p.stderr
@@ -1054,7 +1098,7 @@ def test_tokenizers_without_a_pad_token(tmp_path, coin, pad):
     sdzero.save_checkpoint(tokenizer, random_model(pad_token_id=None), tmp_path / "m")
     results = sdzero.run(small(str(tmp_path / "m"), out=str(tmp_path / "run")))
     assert 0 < results["sdzero"]["truncated"] < 1
-    records = [json.loads(line) for line in (tmp_path / "run" / "revisions.jsonl").read_text().splitlines()]
+    records = lines_of(tmp_path / "run" / "revisions.jsonl")
     assert any(r["kept"] for r in records) and all(r["revised_ids"][-1] in END_IDS for r in records if r["kept"])
 
 
@@ -1126,7 +1170,7 @@ def check_run_folder(folder, results):
     for r in results.values():
         assert RESULT_FIELDS <= set(r) and len(r["accuracy_ci"]) == 2
         assert 0 <= r["accuracy_ci"][0] <= r["accuracy"] <= r["accuracy_ci"][1] <= 1
-    metrics, records = ([json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()] for name in ("metrics", "revisions"))
+    metrics, records = lines_of(folder / "metrics.jsonl"), lines_of(folder / "revisions.jsonl")
     srt, distil = ([m for m in metrics if m["phase"] == phase] for phase in ("srt", "distil"))
     assert srt and distil and [m["step"] for m in distil] == list(range(len(distil)))
     assert all({"loss", "grad_norm", "lr", "samples", "tokens", "seconds"} <= set(m) for m in srt)
@@ -1156,7 +1200,7 @@ def test_run_folder(finished_run, checkpoint):
 def test_metrics_cover_all_micro_batches(finished_run):
     """A step's numbers describe its whole batch, not its last micro-batch: totals add up."""
     folder, _ = finished_run
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = lines_of(folder / "metrics.jsonl")
     distil = [m for m in metrics if m["phase"] == "distil"]
     before = metrics[metrics.index(distil[0]) - 1]
     assert [m["samples"] - b["samples"] for b, m in zip([before] + distil, distil)] == [3, 3, 2]
@@ -1187,10 +1231,15 @@ def test_phases_and_evaluation_read_disjoint_questions(checkpoint, coin, tmp_pat
 
     def spy(name, position):
         real = getattr(sdzero, name)
-        monkeypatch.setattr(sdzero, name, lambda *args, **kw: read.setdefault(name, {q["prompt"] for q in args[position]}) and real(*args, **kw))
+
+        def wrapped(*args, **kwargs):
+            read.setdefault(name, {q["prompt"] for q in args[position]})
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(sdzero, name, wrapped)
 
     for name in ("collect_revisions", "distil", "evaluate"):
-        spy(name, 3)
+        spy(name, position=3)
     for split in ("test", "val"):
         read.clear()
         cfg = small(checkpoint, out=str(tmp_path / split), eval_split=split)
@@ -1203,7 +1252,9 @@ def test_phases_and_evaluation_read_disjoint_questions(checkpoint, coin, tmp_pat
 def test_run_shows_the_prompts_and_the_table(checkpoint, coin, tmp_path, capsys):
     sdzero.run(small(checkpoint, out=str(tmp_path / "run")))
     out = capsys.readouterr().out
-    assert out.count("Wait, this response is wrong. Let me correct it.\n\n\n") == 1 and "<|im_start|>assistant\n" in out
+    assert out.count("the generator's prompt") == 1 and out.count("the reviser's prompt") == 1
+    shown = out[out.index("the reviser's prompt"):out.index("the reviser's prompt") + 400]
+    assert "<|im_start|>user\nAdd " in shown and "<|im_start|>assistant\n" in shown and f"\n\n{FAMILIES['qwen3'][0]}\n\n" in shown
     table = out[out.rindex("sampled acc."):].splitlines()
     assert [line.split()[0] for line in table[1:4]] == ["base", "srt", "sdzero"] and all("[" in line for line in table[1:4])
 
@@ -1217,7 +1268,8 @@ def test_eval_compares_checkpoints(finished_run, coin, capsys, tmp_path):
     for path, name in zip(checkpoints, ("srt", "sdzero")):  # the run's own questions, seeds and settings: the run's own numbers
         for key in RESULT_FIELDS:
             assert report["checkpoints"][path][key] == results[name][key], key
-        assert report["checkpoints"][path]["pass_at_k"]["2"] >= report["checkpoints"][path]["pass_at_k"]["1"] == report["checkpoints"][path]["accuracy"]
+        passes = report["checkpoints"][path]["pass_at_k"]
+        assert passes["2"] >= passes["1"] == pytest.approx(results[name]["accuracy"])
     assert set(report["against_first"]) == {checkpoints[1]} and 0 < report["against_first"][checkpoints[1]]["accuracy"]["p"] <= 1
     assert all(words in out for words in ("avg@2", "pass@2", "greedy", "correction rate", "sign-flip", "cut off"))
     assert evaluation.main([str(folder)]) == 2 and "srt" in capsys.readouterr().err
@@ -1238,11 +1290,12 @@ def test_embedded_default_end_to_end(checkpoint, tmp_path, monkeypatch, capsys):
     if not embedded:
         monkeypatch.setattr(verify, "Grader", CoinGrader)
     argv = [] if embedded else ["--model", checkpoint, "--max-tokens", "12"]
-    argv += ["--out", str(tmp_path / "run"), "--srt-questions", "96", "--distil-questions", "48", "--eval-questions", "20", "--eval-samples", "2"]
+    argv += ["--out", str(tmp_path / "run"), "--srt-questions", "96", "--distil-questions", "48", "--eval-questions", "20",
+             "--eval-samples", "2"]
     assert sdzero.main(argv) == 0
     check_run_folder(tmp_path / "run", results := json.loads((tmp_path / "run" / "results.json").read_text()))
     if embedded:
-        assert results["base"]["truncated"] < 0.2 and results["base"]["accuracy"] < 0.6
+        assert results["base"]["truncated"] < 0.3 and 0 < results["base"]["accuracy"] < 0.7  # 40 samples: wide bounds
         assert sum(p.stat().st_size for p in (HERE / "tiny").iterdir()) < 5e6
 
 
@@ -1261,18 +1314,20 @@ def test_smollm2_end_to_end(tmp_path):
     """A real pretrained model through both phases: the largest of three numbers, with two solved ones as earlier turns."""
     path, g, out = smollm2(), np.random.default_rng(0), tmp_path / "run"
     ask = lambda a: f"Which is the largest of {a[0]}, {a[1]} and {a[2]}?"  # noqa: E731
-    shots = [{"role": "system", "content": "You compare numbers."}] + [
-        {"role": role, "content": text} for a in ([31, 84, 57], [92, 18, 40]) for role, text in (("user", ask(a)), ("assistant", f"\\boxed{{{max(a)}}}"))]
+    shots = [{"role": "system", "content": "You compare numbers."}]
+    for a in ([31, 84, 57], [92, 18, 40]):
+        shots += [{"role": "user", "content": ask(a)}, {"role": "assistant", "content": f"\\boxed{{{max(a)}}}"}]
     numbers = [g.choice(np.arange(10, 100), 3, replace=False).tolist() for _ in range(24)]
-    data = write_rows(tmp_path / "max3.jsonl", [{"prompt": shots + [{"role": "user", "content": ask(a)}], "answer": max(a)} for a in numbers])
-    assert sdzero.main(["--model", path, "--data", data, "--out", str(out), "--srt-questions", "8", "--distil-questions", "6", "--eval-questions", "5",
-                        "--eval-samples", "1", "--revisions", "2", "--max-tokens", "14", "--srt-epochs", "2", "--srt-batch", "4", "--srt-lr", "2e-5",
-                        "--distil-batch", "3", "--distil-lr", "2e-5", "--warmup-steps", "1"]) == 0
+    rows = [{"prompt": shots + [{"role": "user", "content": ask(a)}], "answer": max(a)} for a in numbers]
+    assert sdzero.main(["--model", path, "--data", write_rows(tmp_path / "max3.jsonl", rows), "--out", str(out)] + """--max-tokens 14
+        --srt-questions 8 --distil-questions 6 --eval-questions 5 --eval-samples 1 --revisions 2 --srt-epochs 2 --srt-batch 4
+        --srt-lr 2e-5 --distil-batch 3 --distil-lr 2e-5 --warmup-steps 1""".split()) == 0
     _, records = check_run_folder(out, json.loads((out / "results.json").read_text()))
     assert {r["init_reward"] for r in records} | {r["revised_reward"] for r in records} == {0.0, 1.0}
-    weights = [sdzero.load_tokenizer_and_model(small(path))[1]] + [AutoModelForCausalLM.from_pretrained(out / name) for name in ("srt", "sdzero")]
+    weights = [sdzero.load_tokenizer_and_model(small(path))[1]]
+    weights += [AutoModelForCausalLM.from_pretrained(out / name) for name in ("srt", "sdzero")]
     for a, b in itertools.combinations(weights, 2):
-        assert max(float((x - y).abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True)) > 1e-6
+        assert max(float((x - y).detach().abs().max()) for x, y in zip(a.parameters(), b.parameters(), strict=True)) > 1e-6
     # FEASIBILITY's costliest bug: in running text the blank line is two newline tokens, alone it is one
     tokenizer = AutoTokenizer.from_pretrained(out / "srt")
     newlines = tokenizer.encode("a\n\nThe", add_special_tokens=False)[1:3]
