@@ -66,15 +66,16 @@ def main():
     def arg(name, default, help): parser.add_argument("--" + name, type=type(default), default=default, help=f"{help} [{default}]")
     arg("out", str(sdzero.HERE / "tiny"), "folder to write")
     arg("seed", 0, "seed")
-    arg("min-digits", 5, "fewest digits in the corpus")
-    arg("max-digits", 5, "most digits in the corpus")
-    arg("hard-share", 0.4, "share of hard column facts")
-    arg("hard-right", 0.2, "how often a hard fact is right")
+    arg("min-digits", 2, "fewest digits in the corpus")
+    arg("max-digits", 4, "most digits in the corpus")
+    arg("hard-share", 0.5, "share of hard column facts")
+    arg("hard-right", 0.15, "how often a hard fact is right")
     arg("easy-right", 0.98, "how often another fact is right")
-    arg("plain", 0.5, "share of plain answers in the corpus")
-    arg("whole", 0.1, "share of whole transcripts (answer, phrase, revision), loss on all of it")
-    arg("copy", 0.5, "after the 'wrong' phrase: share of copies")
-    arg("correct", 0.15, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
+    arg("plain", 0.45, "share of plain answers in the corpus")
+    arg("whole", 0.08, "share of whole transcripts (answer, phrase, revision), loss on all of it")
+    arg("chain", 0.3, "share of revisions whose first answer had been revised once already")
+    arg("copy", 0.45, "after the 'wrong' phrase: share of copies")
+    arg("correct", 0.2, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
     arg("flip", 0.15, "share of verdicts that are flipped")
     arg("layers", 3, "layers")
     arg("width", 64, "hidden size")
@@ -106,28 +107,35 @@ def main():
         a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
         prompt = sdzero.chat_ids(tokenizer, f"Add {a}+{b} column by column and box the sum.")
         encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-        first = solution(a, b, noisy)
+        attempts, phrases_between = [solution(a, b, noisy)], []
         kind = rng.random()
         if kind < args.plain:
-            return prompt, encode(first) + [end]
-        right = first.endswith("{" + str(a + b) + "}")
-        verdict = int(right != (rng.random() < args.flip))
-        u = rng.random()
-        if verdict:
-            revised = first if u < 0.9 else solution(a, b, noisy)
-        else:
-            revised = first if u < args.copy else solution(a, b, lambda x, y, c: x + y + c) if u < args.copy + args.correct else solution(a, b, noisy)
-        context = sdzero.reviser_ids(prompt, encode(first) + [end], verdict, phrases, [end])
-        target = encode(revised) + [end]
-        if kind < args.plain + args.whole:
-            return prompt, context[len(prompt):] + target
-        return context, target
+            return prompt, encode(attempts[0]) + [end]
+        whole = kind < args.plain + args.whole
+        # an answer may itself be a transcript, as SRT's are, so some rows revise what was revised before
+        for _ in range(1 if whole or rng.random() > args.chain else 2):
+            right = attempts[-1].endswith("{" + str(a + b) + "}")
+            verdict = int(right != (rng.random() < args.flip))
+            u = rng.random()
+            if u < (0.9 if verdict else args.copy):
+                revised = attempts[-1]
+            elif not verdict and u < args.copy + args.correct:
+                revised = solution(a, b, lambda x, y, carry: x + y + carry)
+            else:
+                revised = solution(a, b, noisy)
+            attempts.append(revised)
+            phrases_between.append(phrases[verdict])
+        context = list(prompt)
+        for attempt, phrase in zip(attempts, phrases_between):
+            context += encode(attempt) + phrase
+        target = encode(attempts[-1]) + [end]
+        return (prompt, context[len(prompt):] + target) if whole else (context, target)
 
     optimizer = sdzero.adamw(model, args.lr, 0.01)
-    start = time.time()
+    cfg, start = sdzero.Config(micro_tokens=2000), time.time()  # small micro-batches waste less on padding
     for step in range(args.steps):
         batch = [example() for _ in range(args.batch)]
-        loss = sdzero.train_on(model, batch, sum(len(t) for _, t in batch), sdzero.Config())
+        loss = sdzero.train_on(model, batch, sum(len(t) for _, t in batch), cfg)
         warm = min(1.0, (step + 1) / 100)
         sdzero.update(model, optimizer, args.lr * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / args.steps))), 1.0)
         if step % 100 == 0 or step == args.steps - 1:

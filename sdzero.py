@@ -56,7 +56,7 @@ class Config:
     model: str = option("tiny", "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model")
     task: Literal["arith", "math"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k, or --data")
     data: str = option("", "local .jsonl, .json, .csv or .parquet with a question and an answer column (implies --task math)")
-    digits: int = option(5, "arith: digits of each number")
+    digits: int = option(4, "arith: digits of each number")
     out: str = option("", "run folder; empty: out/MODEL-TASK-SEED")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle")
     # questions: four disjoint sets
@@ -104,7 +104,7 @@ class Config:
 
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
-TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, srt_batch=16, srt_lr=1e-3,
+TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, srt_batch=16, srt_lr=1e-3,
             distil_batch=16, distil_lr=5e-4, warmup_steps=10)
 
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
