@@ -2,6 +2,7 @@
 
     python eval.py tiny out/tiny-arith-0/srt out/tiny-arith-0/sdzero --revise
     python eval.py Qwen/Qwen3-4B-Instruct-2507 out/mine/sdzero --task math --eval-samples 8 --json eval.json
+    python eval.py out/tiny-arith-0 out/tiny-arith-1 out/tiny-arith-2      # whole runs: the mean over them of what each measured
 
 Prints avg@k and pass@k at the sampling temperature, greedy accuracy, lengths and truncation, each accuracy with a 95 % interval,
 and a paired test of every checkpoint against the first. --revise adds the paper's generate-then-revise table. Where a checkpoint
@@ -24,7 +25,8 @@ SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eva
 
 @dataclass
 class EvalConfig(sdzero.Config):
-    checkpoints: list = sdzero.option((), "hub id, checkpoint folder, .gguf file or 'tiny'; the first is what the others are compared with")
+    checkpoints: list = sdzero.option((), "hub id, checkpoint folder, .gguf file or 'tiny', the first being what the others are compared "
+                                        "with; or run folders")
     revise: bool = sdzero.option(False, "add generate-then-revise: revised accuracy and correction rate")
     json: str = sdzero.option("", "also write everything to this file")
 
@@ -33,7 +35,7 @@ def run_settings(checkpoints: list[str]) -> dict:
     """The question and sampling settings of the first checkpoint that lies in a run folder; empty where none does."""
     for checkpoint in checkpoints:
         if (Path(checkpoint) / "results.json").is_file():
-            raise sdzero.UserError(f"{checkpoint} is a run folder, not a checkpoint; give {checkpoint}/srt or {checkpoint}/sdzero")
+            raise sdzero.UserError(f"{checkpoint} is a run folder, not a checkpoint: give run folders alone, or {checkpoint}/sdzero")
         file = Path(checkpoint).parent / "config.json"
         if file.is_file() and Path(checkpoint).is_dir():
             saved = json.loads(file.read_text())
@@ -111,9 +113,49 @@ def report(out: dict, revise: bool) -> str:
     return "\n\n".join(text)
 
 
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t for 1 to 9 degrees of freedom
+
+
+def over_seeds(values) -> tuple[float, float, float]:
+    """Mean of one value per seed and its 95 % t-interval (infinite for a single seed)."""
+    values = np.asarray(values, float)
+    n = len(values)
+    t = math.inf if n < 2 else T_975[n - 2] if n - 2 < len(T_975) else 1.96 + 2.5 / (n - 1)
+    half = t * values.std(ddof=1) / math.sqrt(n) if n > 1 else math.inf
+    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
+
+
+def summarise(folders: list[str]) -> dict:
+    """{stage: {key: {"mean", "ci", "values"}}} over the results.json of several runs, for the stages that all of them have."""
+    runs = [json.loads((Path(f) / "results.json").read_text()) for f in folders]
+    keys = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated", "revised_accuracy", "correction_rate")
+    summary = {}
+    for stage in [s for s in runs[0] if all(s in r for r in runs)]:
+        summary[stage] = {}
+        for key in keys:
+            values = [r[stage][key] for r in runs if r[stage].get(key) is not None]
+            mean, low, high = over_seeds(values) if values else (math.nan, math.nan, math.nan)
+            summary[stage][key] = {"mean": mean, "ci": [low, high], "values": values}
+    return summary
+
+
+def summary_table(summary: dict, n: int) -> str:
+    """Mean over runs with 95 % t-intervals."""
+    scale = {"mean_tokens": 1}
+    cell = lambda v, s: f"{s * v['mean']:.1f} [{s * v['ci'][0]:.1f}, {s * v['ci'][1]:.1f}]"  # noqa: E731
+    rows = [[f"mean of {n} runs", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]]
+    return sdzero.table(rows + [[stage] + [cell(v, scale.get(k, 100)) for k, v in values.items()] for stage, values in summary.items()])
+
+
 def main(argv: list[str] | None = None) -> int:
     try:
         given = sdzero.parse_options(argv, EvalConfig, __doc__, SHOWN)
+        if all((Path(c) / "results.json").is_file() for c in given["checkpoints"]):
+            out = summarise(given["checkpoints"])
+            print(summary_table(out, len(given["checkpoints"])))
+            if given.get("json"):
+                sdzero.write_json(Path(given["json"]), out)
+            return 0
         given.setdefault("model", given["checkpoints"][0])
         cfg = sdzero.make_config(EvalConfig, **{**run_settings(given["checkpoints"]), **given})
         out = compare(cfg)

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import questions
 import sdzero
 
 TEMPLATE = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -30,7 +31,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         pre_tokenizers.Split(Regex(r"\\boxed\{| ?\p{L}+|\p{N}|\n+|[^\s\p{L}\p{N}]|\s"), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
-    text = [sdzero.arith_questions(1, 1, 0)[0]["prompt"], "user\n", "assistant\n", "\\boxed{", "\n\n"]
+    text = [questions.arith_questions(1, 1, 0)[0]["prompt"], "user\n", "assistant\n", "\\boxed{", "\n\n"]
     text += [f"\n\n{p}\n\n" for p in sdzero.control_phrases(sdzero.Config(), "qwen3")]
     tokenizer.train_from_iterator(text, trainers.BpeTrainer(
         vocab_size=1000, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
@@ -68,14 +69,14 @@ def main():
     arg("seed", 0, "seed")
     arg("min-digits", 2, "fewest digits in the corpus")
     arg("max-digits", 4, "most digits in the corpus")
-    arg("hard-share", 0.5, "share of hard column facts")
-    arg("hard-right", 0.15, "how often a hard fact is right")
+    arg("hard-share", 0.65, "share of hard column facts")
+    arg("hard-right", 0.1, "how often a hard fact is right")
     arg("easy-right", 0.98, "how often another fact is right")
-    arg("plain", 0.45, "share of plain answers in the corpus")
-    arg("whole", 0.08, "share of whole transcripts (answer, phrase, revision), loss on all of it")
+    arg("plain", 0.46, "share of plain answers in the corpus")
+    arg("whole", 0.04, "share of whole transcripts (answer, phrase, revision), loss on all of it")
     arg("chain", 0.4, "share of revisions whose first answer had been revised once or twice already")
     arg("copy", 0.45, "after the 'wrong' phrase: share of copies")
-    arg("correct", 0.2, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
+    arg("correct", 0.3, "after the 'wrong' phrase: share of corrections; the rest are fresh attempts")
     arg("flip", 0.15, "share of verdicts that are flipped")
     arg("layers", 3, "layers")
     arg("width", 64, "hidden size")

@@ -19,14 +19,13 @@ Read from top to bottom: configuration, questions, prompts, rollouts, rewards, l
 import argparse
 import contextlib
 import copy
-import csv
-import io
 import json
 import math
 import os
 import random
 import re
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -36,10 +35,12 @@ from typing import Literal, get_args, get_origin
 
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from tqdm import tqdm
 
 import verify
+from questions import UserError, load_questions, require_hub
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
@@ -58,7 +59,9 @@ class Config:
     task: Literal["arith", "math"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k, or --data")
     data: str = option("", "local .jsonl, .json, .csv or .parquet with a question and an answer column (implies --task math)")
     digits: int = option(4, "arith: digits of each number")
-    out: str = option("", "run folder; empty: out/MODEL-TASK-SEED")
+    out: str = option("", "run folder; empty: out/MODEL-TASK-SEED. The same command again goes on where that run was stopped")
+    fresh: bool = option(False, "discard what the run folder holds of an earlier run")
+    save_every: int = option(20, "optimiser steps between two saved states; a resumed run repeats at most so many")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle")
     # questions: four disjoint sets
     srt_questions: int = option(6000, "N1: questions of phase 1 (paper: 6K of 15K)")
@@ -112,10 +115,6 @@ TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_token
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
 
 
-class UserError(Exception):
-    """Something the user can mend; main() prints it as one line and exits with code 2."""
-
-
 def is_tiny(model: str) -> bool:
     """Whether `model` is the embedded model or was trained from it: a local checkpoint of less than 5 MB."""
     weights = Path(ALIASES.get(model, model)) / "model.safetensors"
@@ -162,158 +161,11 @@ def make_config(cls=Config, **given) -> Config:
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
-# Questions: plain dicts {"prompt": str or chat messages, "answer": str}. A new task is one function here and one line in
-# load_questions; its rewards live in verify.py.
-# ----------------------------------------------------------------------------------------------------------------------------
-MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
-QUESTION_COLUMNS, ANSWER_COLUMNS = ("problem", "question", "prompt"), ("answer", "final_answer", "target", "solution")
-
-
-def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
-    """n different additions of two numbers with `digits` digits."""
-    low, high = 10 ** (digits - 1), 10**digits
-    if n > (high - low) ** 2 // 2:
-        raise UserError(f"--digits {digits} has only {(high - low) ** 2} additions, too few for {n} questions; use more digits")
-    rng, pairs = random.Random(f"arith-{seed}"), {}
-    while len(pairs) < n:
-        pairs[rng.randrange(low, high), rng.randrange(low, high)] = None
-    return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)} for a, b in pairs]
-
-
-def hub_questions() -> list[dict]:
-    """open-r1/OpenR1-Math-220k. Raises UserError when the hub is out of reach."""
-    require_hub("open-r1/OpenR1-Math-220k", "dataset", "Give local questions with --data FILE, or use --task arith.")
-    import datasets
-    rows = datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"])
-    return [{"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in rows if r["problem"] and r["answer"]]
-
-
-def read_rows(path: str) -> list[tuple[int, dict | str]]:
-    """(line number, row) of a local file; a row that does not parse is the string that says why. Raises UserError."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"--data {path}: no such file")
-    try:
-        if file.suffix == ".parquet":
-            import pyarrow.parquet
-            return list(enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1))
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".csv":
-            reader = csv.DictReader(io.StringIO(text, newline=""))
-            return [(reader.line_num, row) for row in reader]
-        if file.suffix == ".json":
-            rows = json.loads(text)
-            rows = next((v for v in rows.values() if isinstance(v, list)), [rows]) if isinstance(rows, dict) else rows
-            return list(enumerate(rows, 1))
-        if file.suffix != ".jsonl":
-            raise UserError(f"--data {path}: unknown ending {file.suffix!r}; use .jsonl, .json, .csv or .parquet")
-    except UserError:
-        raise
-    except Exception as e:
-        raise UserError(f"--data {path}: cannot be read as {file.suffix[1:]}: {e}") from e
-    rows = []
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also cut at U+2028 inside a string
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as e:
-                rows.append((number, f"not JSON ({e.msg})"))
-    return rows
-
-
-def file_questions(path: str) -> list[dict]:
-    """Rows with the usual columns -> {"prompt", "answer"}. Bad rows are printed with their line numbers and left out.
-
-    The question is text, or a list of chat messages that ends with the user's (earlier turns then serve as examples).
-    Raises UserError where no row is usable, naming the columns looked for and found.
-    """
-    rows, bad, columns = [], [], set()
-    for number, row in read_rows(path):
-        if not isinstance(row, dict):
-            bad.append((number, row if isinstance(row, str) else f"not an object but {type(row).__name__}"))
-            continue
-        columns.update(str(c) for c in row)
-        question = next((row[c] for c in QUESTION_COLUMNS if row.get(c)), None)
-        answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
-        if isinstance(question, str) and question.strip():
-            prompt = question.strip() + MATH_INSTRUCTION
-        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role")
-                                                 for m in question) and question[-1]["role"] == "user"):
-            prompt = question
-        else:
-            bad.append((number, "the question is neither text nor chat messages that end with the user's" if question else "no question"))
-            continue
-        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
-            bad.append((number, "no answer"))
-            continue
-        rows.append({"prompt": prompt, "answer": str(answer).strip()})
-    if not rows:
-        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and "
-                        f"an answer in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
-    if bad:
-        print(f"{path}: {len(bad)} of {len(bad) + len(rows)} rows left out: "
-              + "; ".join(f"line {n}: {why}" for n, why in bad[:10]) + ("; ..." if len(bad) > 10 else ""))
-    return rows
-
-
-def load_questions(cfg: Config) -> dict[str, list[dict]]:
-    """Disjoint sets {"srt", "distil", "val", "test"}: every question stands in exactly one of them, once.
-
-    Raises UserError where the source has too few questions even after the sets are scaled down.
-    """
-    sizes = {"test": cfg.eval_questions, "val": cfg.eval_questions, "srt": cfg.srt_questions, "distil": cfg.distil_questions}
-    total = sum(sizes.values())
-    if cfg.task == "arith":
-        rows = arith_questions(total, cfg.digits, cfg.seed)
-    else:
-        rows = file_questions(cfg.data) if cfg.data else hub_questions()
-        unique = {json.dumps(r["prompt"]): r for r in rows}  # the same question with two answers would straddle two sets
-        if len(unique) < len(rows):
-            print(f"{len(rows) - len(unique)} repeated questions left out")
-        rows = list(unique.values())
-        # the sets of a data set do not change with --seed, or trained checkpoints could meet their own questions in another's test set
-        random.Random("questions").shuffle(rows)
-        if len(rows) < 4:
-            raise UserError(f"{len(rows)} different questions are too few: the four sets need one each at least")
-        if len(rows) < total:
-            sizes = {name: 1 + (n - 1) * (len(rows) - 4) // (total - 4) for name, n in sizes.items()}
-            print(f"only {len(rows)} questions for {total}: the sets are scaled down to {sizes}")
-    sets, start = {}, 0
-    for name, n in sizes.items():
-        sets[name], start = rows[start:start + n], start + n
-    return sets
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
 # The model and its tokenizer
 # ----------------------------------------------------------------------------------------------------------------------------
 PLAIN_TEMPLATE = ("{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[m['role']] + m['content'] "
                   "+ (eos_token if m['role'] == 'assistant' else '') + '\n\n' }}{% endfor %}"
                   "{% if add_generation_prompt %}Answer:{% endif %}")
-
-
-def require_hub(name: str, kind: str, advice: str) -> None:
-    """Raise UserError within seconds where `name` is neither cached nor to be had from the hub (whose own retries take minutes)."""
-    import huggingface_hub
-    problem = ["no answer within 10 s"]
-
-    def ask():
-        try:
-            huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=5)
-            problem[0] = None
-        except Exception as e:
-            problem[0] = type(e).__name__
-
-    asker = threading.Thread(target=ask, daemon=True)  # a name server that never answers ignores every time-out but this one
-    asker.start()
-    asker.join(10)
-    if problem[0]:
-        try:
-            huggingface_hub.snapshot_download(name, repo_type=kind, local_files_only=True)
-            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-        except Exception:
-            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). "
-                            + advice) from None
 
 
 def load_tokenizer_and_model(cfg: Config):
@@ -357,7 +209,8 @@ def load_tokenizer_and_model(cfg: Config):
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct version, or give "
                         "--chat-template plain (Question: ... Answer:), or --chat-template FILE with a Jinja template.")
-    device = cfg.device if cfg.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    device = cfg.device if cfg.device != "auto" else (gpu if torch.cuda.is_available() else "cpu")
     try:
         torch.device(device)
     except RuntimeError:
@@ -436,6 +289,33 @@ def reviser_ids(prompt_ids, response_ids, reward: float, phrases, end_ids) -> li
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
+# Several processes (torchrun): each has the whole model and does its share; sums over ranks make one process of them
+# ----------------------------------------------------------------------------------------------------------------------------
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(item) -> list:
+    """`item` of every rank, in the order of ranks."""
+    items = [item]
+    if world() > 1:
+        items = [None] * world()
+        dist.all_gather_object(items, item)
+    return items
+
+
+def sum_gradients(model) -> None:
+    """Add up the ranks' gradients. Every loss is divided by the tokens of the whole batch, so the sum is its gradient."""
+    for p in model.parameters() if world() > 1 else ():
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        dist.all_reduce(p.grad)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
 # Rollouts
 # ----------------------------------------------------------------------------------------------------------------------------
 def derived_seed(*parts) -> int:
@@ -444,11 +324,13 @@ def derived_seed(*parts) -> int:
 
 
 @torch.no_grad()
-def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy=False, desc="") -> list[list[int]]:
+def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy=False, desc="", folder=None,
+             key="") -> list[list[int]]:
     """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
 
     Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
-    config may set are off, since the losses are about the plain distribution. Prompts are batched by length.
+    config may set are off, since the losses are about the plain distribution. Prompts are batched by length; every rank takes
+    each world-th batch. A batch that `folder` (a RunFolder) holds under `key` was paid for before the run was stopped.
     """
     from transformers import GenerationConfig
     sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": cfg.temperature, "top_k": 0, "top_p": 1.0}
@@ -461,18 +343,30 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, model, "generation_config", own)
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc, mininterval=1.0))
-        torch.manual_seed(seed)
-        for start in range(0, len(order), cfg.rollout_batch):
-            rows = order[start:start + cfg.rollout_batch]
-            length = max(len(prompts[i]) for i in rows)
-            input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
-            mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
-            output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
-            for i, row in zip(rows, output[:, length:].tolist()):  # the padding behind a response is an end token too
-                stop = next((t for t, token in enumerate(row) if token in end_ids), None)
-                responses[i] = row if stop is None else row[:stop + 1]
-            bar.update(len(rows))
+        bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc or rank() > 0, mininterval=1.0))
+        for first in range(0, len(order), cfg.rollout_batch * world()):
+            starts = range(first, min(first + cfg.rollout_batch * world(), len(order)), cfg.rollout_batch)  # one batch per rank
+            known = [folder and folder.recall(f"{key}/{start}") for start in starts]
+            mine = starts[rank():rank() + 1]
+            for start in mine if not all(known) else ():
+                rows = order[start:start + cfg.rollout_batch]
+                torch.manual_seed(derived_seed(seed, start))
+                length = max(len(prompts[i]) for i in rows)
+                input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
+                mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
+                output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
+                batch = output[:, length:].tolist()
+                for row in batch:  # the padding behind a response is an end token too
+                    del row[next((t + 1 for t, token in enumerate(row) if token in end_ids), len(row)):]
+            batches = known if all(known) else gather(batch if mine else None)
+            for start, batch in zip(starts, batches):
+                for i, row in zip(order[start:start + cfg.rollout_batch], batch):
+                    responses[i] = row
+                if folder and not all(known):
+                    folder.remember(f"{key}/{start}", batch)
+                bar.update(len(batch))
+            if desc and folder and folder.stopping():
+                raise KeyboardInterrupt
     return responses
 
 
@@ -491,8 +385,10 @@ def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[lis
         ids = edit(ids) if edit else ids
         samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
                         "answer": question["answer"]})
-    for sample, reward in zip(samples, grader.grade([s["text"] for s in samples], [s["answer"] for s in samples])):
-        sample["reward"] = reward if sample["finished"] else 0.0
+    mine = samples[rank()::world()]
+    rewards = gather(grader.grade([s["text"] for s in mine], [s["answer"] for s in mine]))
+    for i, sample in enumerate(samples):
+        sample["reward"] = rewards[i % world()][i // world()] if sample["finished"] else 0.0
     return samples
 
 
@@ -734,10 +630,10 @@ def adamw(model, lr: float, weight_decay: float):
 
 
 def update(model, optimizer, lr: float, grad_clip: float) -> float:
-    """Clip, step, clear; returns the gradient norm before clipping. Raises UserError if it is not finite."""
+    """Clip, step, clear; returns the gradient norm before clipping. Raises FloatingPointError, and steps not, if it is not finite."""
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
     if not math.isfinite(norm):
-        raise UserError(f"the gradient norm became {norm}: the run stops rather than ruin the weights. Try a lower learning rate.")
+        raise FloatingPointError(f"the gradient norm became {norm}")
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.step()
@@ -748,11 +644,30 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
 # ----------------------------------------------------------------------------------------------------------------------------
 # The run folder
 # ----------------------------------------------------------------------------------------------------------------------------
-def write_json(path: Path, data) -> None:
-    """Write as a whole or not at all: a reader, or a kill, never meets half a file."""
+def read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as e:
+        raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
+
+
+def replace_file(path: Path, write) -> None:
+    """write(temporary path), then put it in place: a reader, or a kill, meets the old file or the new one, never half of one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n")
-    temporary.replace(path)
+    try:
+        write(temporary)
+        with temporary.open("rb") as f:
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as e:  # torch.save turns a full disk into a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({str(e).splitlines()[0]}). What was saved before is still good: mend that and start the "
+                        "same command again") from e
+
+
+def write_json(path: Path, data) -> None:
+    replace_file(path, lambda p: p.write_text(json.dumps(data, indent=1) + "\n"))
 
 
 def save_checkpoint(tokenizer, model, folder: Path) -> None:
@@ -765,11 +680,115 @@ def save_checkpoint(tokenizer, model, folder: Path) -> None:
     temporary.replace(folder)
 
 
-class Log:
-    """Appends one line per step to metrics.jsonl and counts what the run has sampled so far."""
+class RunFolder:
+    """All that a run writes, so that it can be killed at any moment and go on to the same end.
 
-    def __init__(self, path: Path):
-        self.file, self.start, self.samples, self.tokens = path.open("w"), time.time(), 0, 0
+    No randomness depends on what ran before it (derived_seed) and nothing but the weights and the optimiser is carried from step
+    to step, so a run that repeats some steps from a saved state repeats them exactly. state/ holds the last two saved states and
+    a journal of every batch of rollouts; one rank writes, all read. Raises UserError where the folder holds another run.
+    """
+    OWN = ("config.json", "metrics.jsonl", "revisions.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "sdzero")
+
+    def __init__(self, cfg: Config):
+        self.path, self.writes, self.stop, self.save_every = Path(cfg.out), rank() == 0, False, cfg.save_every
+        self.start, self.samples, self.tokens, self.journal = time.time(), 0, 0, {}
+        config = {k: v for k, v in asdict(cfg).items() if k != "fresh"}
+        if self.writes:
+            for name in self.OWN if cfg.fresh else ():
+                file = self.path / name
+                shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+            (self.path / "state" / "rollouts.jsonl").touch()
+            begun = (self.path / "results.json").is_file() or (self.path / "state" / "rollouts.jsonl").stat().st_size
+            if begun and (self.path / "config.json").is_file():
+                saved = read_json(self.path / "config.json")
+                differing = [f"{k} {saved.get(k)!r} (now {v!r})" for k, v in config.items() if saved.get(k) != v]
+                if differing:
+                    raise UserError(f"{self.path} holds a run with other options: {', '.join(differing)}. Give those, another --out, "
+                                    "or --fresh to discard it")
+            write_json(self.path / "config.json", config)
+            (self.path / "metrics.jsonl").touch()
+        gather(None)  # the other ranks wait until the folder is in order
+        self.results = read_json(self.path / "results.json") if (self.path / "results.json").is_file() else {}
+        self.saved = self.load_state()
+        self.samples, self.tokens = self.saved.get("totals", (0, 0))
+        with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
+            position = 0
+            for line in f:
+                try:
+                    self.journal[json.loads(line)["key"]] = position
+                except (ValueError, KeyError, TypeError):
+                    pass  # a kill, or a full disk, cut this line off: its batch is sampled again
+                position += len(line)
+            if self.writes and position and not line.endswith(b"\n"):
+                f.write(b"\n")
+        if self.writes:
+            os.truncate(self.path / "metrics.jsonl", min(self.saved.get("metrics", 0), (self.path / "metrics.jsonl").stat().st_size))
+
+    def recall(self, key: str):
+        """The batch of rollouts journalled under `key`, or None."""
+        if key not in self.journal:
+            return None
+        with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
+            f.seek(self.journal[key])
+            return json.loads(f.readline())["batch"]
+
+    def remember(self, key: str, batch: list[list[int]]) -> None:
+        if self.writes:
+            with (self.path / "state" / "rollouts.jsonl").open("a") as f:
+                f.write(json.dumps({"key": key, "batch": batch}) + "\n")
+
+    def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
+        """What load_state gives back: everything that later steps depend on. The state before this one is kept too."""
+        if not self.writes:
+            return
+        state = {"phase": phase, "step": step, "model": model.state_dict(),
+                 "low_bits": [getattr(p, "low_bits", None) for p in model.parameters()],
+                 "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
+                 "teacher": teacher and teacher.state_dict(),
+                 "totals": (self.samples, self.tokens), "metrics": (self.path / "metrics.jsonl").stat().st_size}
+        latest = self.path / "state" / "latest.pt"
+        if latest.exists():
+            latest.replace(latest.with_name("previous.pt"))
+        replace_file(latest, lambda p: torch.save(state, p))
+
+    def load_state(self) -> dict:
+        """The newest saved state that can be read; empty where there is none."""
+        for name in ("latest.pt", "previous.pt"):
+            file = self.path / "state" / name
+            if file.is_file():
+                try:
+                    return torch.load(file, map_location="cpu")
+                except Exception as e:
+                    print(f"{file} is damaged ({type(e).__name__}); going back to the state before it")
+        return {}
+
+    def restore(self, model, optimizer=None, teacher=None) -> int:
+        """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
+        model.load_state_dict(self.saved["model"])
+        for p, low_bits in zip(model.parameters(), self.saved["low_bits"]):
+            if low_bits is not None:
+                p.low_bits = low_bits.to(p.device)
+        # not optimizer.load_state_dict, which would round SplitAdamW's fp32 moments to the weights' bfloat16
+        for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
+            optimizer.state[p] = {k: v.to(p.device) if torch.is_tensor(v) and v.dim() else v for k, v in state.items()}
+        if self.saved["teacher"]:
+            teacher.load_state_dict(self.saved["teacher"])
+        return self.saved["step"]
+
+    def checkpoint(self, phase: str, step: int, model, optimizer, teacher=None) -> None:
+        """Before each optimiser step: save the state where it is due, and when asked to stop do both."""
+        stopping = self.stopping()
+        if stopping or (step and step % self.save_every == 0):
+            self.save_state(phase, step, model, optimizer, teacher)
+        if stopping:
+            raise KeyboardInterrupt
+
+    def broken_step(self, phase: str, step: int, batch, error: FloatingPointError):
+        """Save the batch that gave a NaN or an infinity, and stop: the weights are still those of the step before."""
+        write_json(self.path / "bad_batch.json", batch)
+        raise UserError(f"{phase} step {step}: {error}. The weights were not touched; the batch is in {self.path / 'bad_batch.json'}. "
+                        "Try a lower learning rate") from error
 
     def count(self, samples: list[dict]) -> dict:
         """Mean reward, mean length and truncated share of new samples, which are added to the run's totals."""
@@ -778,16 +797,22 @@ class Log:
         reward, length, truncated = np.mean([[s["reward"], len(s["ids"]), not s["finished"]] for s in samples], axis=0).tolist()
         return {"reward": reward, "length": length, "truncated": truncated}
 
-    def write(self, phase: str, step: int, **values) -> None:
+    def log(self, phase: str, step: int, **values) -> None:
+        """One line of metrics.jsonl; samples and tokens are those of the run so far, seconds those since it was last started."""
         totals = {"samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
-        self.file.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")
-        self.file.flush()
+        if self.writes:
+            with (self.path / "metrics.jsonl").open("a") as f:
+                f.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")
+
+    def stopping(self) -> bool:
+        """Whether any rank was asked to stop (Ctrl-C)."""
+        return any(gather(self.stop))
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Phase 1: self-revision training (SRT)
 # ----------------------------------------------------------------------------------------------------------------------------
-def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> list[dict]:
+def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> list[dict]:
     """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
 
     A tuple is kept if its revision is verified, and not the same as an earlier one of that first answer.
@@ -796,14 +821,16 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
     seed = derived_seed(cfg.seed, "init")
-    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit, desc="phase 1: first answers")
-    log.write("init", 0, **log.count(first))
+    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit,
+                     desc="phase 1: first answers", folder=folder, key="init")
+    folder.log("init", 0, **folder.count(first))
     questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
     contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
     edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
     seed = derived_seed(cfg.seed, "revise")
-    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit, desc="phase 1: revisions")
-    log.write("revise", 0, **log.count(revised))
+    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit,
+                       desc="phase 1: revisions", folder=folder, key="revise")
+    folder.log("revise", 0, **folder.count(revised))
     records, seen = [], set()
     for question, y, z in zip(questions, first, revised):
         key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
@@ -831,16 +858,17 @@ def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], li
 def train_on(model, examples, normaliser: int, cfg: Config) -> float:
     """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats."""
     loss = 0.0
-    for rows in micro_batches([len(c) + len(t) for c, t in examples], cfg.micro_tokens):
+    for rows in micro_batches([len(c) + len(t) for c, t in examples], cfg.micro_tokens)[rank()::world()]:
         contexts, responses = zip(*(examples[i] for i in rows))
         targets = torch.tensor([t for r in responses for t in r], device=model.device)  # (N,)
         total = nll_loss(model, response_hidden(model, contexts, responses), targets)[0] / normaliser
         total.backward()
         loss += total.item()
-    return loss
+    sum_gradients(model)
+    return sum(gather(loss))
 
 
-def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
+def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
     """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation, averaged over the target tokens of the batch."""
     kept = [r for r in records if r["kept"] and srt_examples(r, cfg, end_ids)]
     if not kept:
@@ -848,9 +876,11 @@ def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
                         "more (--srt-questions, --revisions), or start from a stronger model.")
     optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay), math.ceil(len(kept) / cfg.srt_batch)
     steps = cfg.srt_epochs * steps_per_epoch
+    start = folder.restore(model, optimizer) if folder.saved.get("phase") == "srt" else 0
     model.train()
-    bar = tqdm(range(steps), desc="phase 1: SRT", unit="step", mininterval=1.0)
+    bar = tqdm(range(start, steps), "phase 1: SRT", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
+        folder.checkpoint("srt", step, model, optimizer)
         epoch, start = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
         order = random.Random(derived_seed(cfg.seed, "srt", epoch)).sample(range(len(kept)), len(kept))
         examples = [e for i in order[start:start + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
@@ -858,9 +888,13 @@ def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
         warmup = max(1, round(0.05 * steps))
         cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
         lr = cfg.srt_lr * min((step + 1) / warmup, cosine)
-        norm = update(model, optimizer, lr, cfg.grad_clip)
-        log.write("srt", step, loss=loss, grad_norm=norm, lr=lr)
+        try:
+            norm = update(model, optimizer, lr, cfg.grad_clip)
+        except FloatingPointError as e:
+            folder.broken_step("srt", step, examples, e)
+        folder.log("srt", step, loss=loss, grad_norm=norm, lr=lr)
         bar.set_postfix(loss=f"{loss:.3f}")
+    folder.save_state("srt", steps, model)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -875,7 +909,7 @@ def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_i
     for s in samples:
         s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
     normaliser, loss = sum(len(s["ids"]) for s in samples), 0.0
-    for rows in micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens):
+    for rows in micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens)[rank()::world()]:
         responses = [samples[i]["ids"] for i in rows]
         with torch.no_grad():
             teacher_hidden = response_hidden(teacher, [samples[i]["teacher_context"] for i in rows], responses)  # (N, H)
@@ -883,7 +917,8 @@ def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_i
         total = distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence)[0] / normaliser
         total.backward()
         loss += total.item()
-    return loss
+    sum_gradients(student)
+    return sum(gather(loss))
 
 
 def frozen_copy(model):
@@ -891,28 +926,34 @@ def frozen_copy(model):
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> None:
+def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
     teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay)
     order = []
     for epoch in range(cfg.distil_epochs):
         order += random.Random(derived_seed(cfg.seed, "distil", epoch)).sample(range(len(questions)), len(questions))
     steps = math.ceil(len(order) / cfg.distil_batch)
-    bar = tqdm(range(steps), desc="phase 2: distillation", unit="step", mininterval=1.0)
+    start = folder.restore(student, optimizer, teacher) if folder.saved.get("phase") == "distil" else 0
+    bar = tqdm(range(start, steps), "phase 2: distillation", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
+        folder.checkpoint("distil", step, student, optimizer, teacher)
         if cfg.sync_every and step and step % cfg.sync_every == 0:
             teacher.load_state_dict(student.state_dict())
         batch = [questions[i] for i in order[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]]
         samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
-                           derived_seed(cfg.seed, "distil", step, "rollout"))
+                           derived_seed(cfg.seed, "distil", step, "rollout"), folder=folder, key=f"distil {step}")
         student.train()
         loss = distil_on(student, teacher, samples, cfg, phrases, end_ids)
         lr = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps))
-        norm = update(student, optimizer, lr, cfg.grad_clip)
-        stats = log.count(samples)
-        log.write("distil", step, loss=loss, kl=loss * stats["length"], grad_norm=norm, lr=lr, **stats,
+        try:
+            norm = update(student, optimizer, lr, cfg.grad_clip)
+        except FloatingPointError as e:
+            folder.broken_step("distil", step, samples, e)
+        stats = folder.count(samples)
+        folder.log("distil", step, loss=loss, kl=loss * stats["length"], grad_norm=norm, lr=lr, **stats,
                   synchronised=bool(cfg.sync_every and step and step % cfg.sync_every == 0))
         bar.set_postfix(reward=f"{stats['reward']:.2f}", kl=f"{loss * stats['length']:.2f}", length=f"{stats['length']:.0f}")
+    folder.save_state("distil", steps, student)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -933,7 +974,7 @@ def interval(scores) -> list[float]:
     return [max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))]
 
 
-def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, desc: str = "", revise: bool = True) -> dict:
+def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, desc="", revise: bool = True, folder=None) -> dict:
     """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the first sample.
 
     correction_rate is the share of wrong first answers that revising turns right (None if none was wrong). Seeds and questions
@@ -941,9 +982,10 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     """
     k, seed = cfg.eval_samples, derived_seed("evaluate", cfg.seed)
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
-    run = lambda qs, contexts, seed, **kw: rollouts(model, tokenizer, grader, qs, contexts, cfg, end_ids, seed, **kw)  # noqa: E731
-    sampled = run([q for q in questions for _ in range(k)], [p for p in prompts for _ in range(k)], seed, desc=f"{desc} sampled")
-    greedy = run(questions, prompts, seed, greedy=True, desc=f"{desc} greedy")
+    run = lambda name, qs, contexts, seed, **kw: rollouts(  # noqa: E731
+        model, tokenizer, grader, qs, contexts, cfg, end_ids, seed, desc=f"{desc} {name}", folder=folder, key=f"{desc} {name}", **kw)
+    sampled = run("sampled", [q for q in questions for _ in range(k)], [p for p in prompts for _ in range(k)], seed)
+    greedy = run("greedy", questions, prompts, seed, greedy=True)
     per_question = np.array([s["reward"] for s in sampled]).reshape(-1, k)  # (n, k)
     mean = lambda values: float(np.mean(list(values)))  # noqa: E731
     result = {"accuracy": mean(per_question), "accuracy_ci": interval(per_question.mean(1)),
@@ -953,7 +995,7 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     if revise:
         first = sampled[::k]
         contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
-        revised = run(questions, contexts, seed + 1, desc=f"{desc} revised")
+        revised = run("revised", questions, contexts, seed + 1)
         corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
         result |= {"initial_accuracy": mean(y["reward"] for y in first), "initial_tokens": mean(len(y["ids"]) for y in first),
                    "revised_accuracy": mean(z["reward"] for z in revised), "revised_tokens": mean(len(z["ids"]) for z in revised),
@@ -1019,67 +1061,102 @@ def show(title: str, text: str) -> None:
 
 
 def run(cfg: Config) -> dict[str, dict]:
-    """Both phases and the evaluations around them; writes the run folder and returns results.json's content."""
-    folder = Path(cfg.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", asdict(cfg))
-    except OSError as e:
-        raise UserError(f"--out {folder}: cannot be written: {e.strerror or e}") from e
+    """Both phases and the evaluations around them, from where the run folder stands; returns results.json's content."""
+    folder = RunFolder(cfg)
+
+    def ask_to_stop(*_):
+        folder.stop = True
+        print("\nstopping as soon as the step at hand is saved; Ctrl-C again stops at once", file=sys.stderr)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, ask_to_stop)
+    if not set(["base"] + ["srt"] * cfg.phase1 + ["sdzero"] * cfg.phase2) <= set(folder.results):
+        train(cfg, folder)
+    if folder.writes:
+        figure(folder.path, folder.results)
+        shutil.rmtree(folder.path / "state")
+    print(f"\n{folder.results['base']['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = {cfg.temperature}; "
+          "95 % intervals in brackets")
+    print(results_table(folder.results))
+    print(f"\n{folder.path}/ holds " + ", ".join(sorted(p.name for p in folder.path.iterdir())))
+    return folder.results
+
+
+def train(cfg: Config, folder: RunFolder) -> None:
+    """Evaluate the base, phase 1, evaluate, phase 2, evaluate."""
     sets = load_questions(cfg)
     tokenizer, model = load_tokenizer_and_model(cfg)
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
-    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; run folder {folder}; questions: "
-          + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()))
-    log, results = Log(folder / "metrics.jsonl"), {}
+    phase = folder.saved.get("phase")
+    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; run folder {folder.path}; questions: "
+          + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
+          + (f"; going on from {phase} step {folder.saved['step']}" if phase else ""))
+    prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
+    answer = tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+    show("the generator's prompt", tokenizer.decode(prompt))
+    show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
 
     with verify.Grader("math") as grader:
         def measure(name):
-            results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:")
-            write_json(folder / "results.json", results)
+            if name not in folder.results:
+                folder.results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:",
+                                                folder=folder)
+                if folder.writes:
+                    write_json(folder.path / "results.json", folder.results)
 
-        prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
-        show("the generator's prompt", tokenizer.decode(prompt))
-        answer = tokenizer.encode("(a wrong answer)", add_special_tokens=False)
-        show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
         measure("base")
-        if cfg.phase1:
-            records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, log)
-            with (folder / "revisions.jsonl").open("w") as f:
-                f.writelines(json.dumps(r) + "\n" for r in records)
+        if cfg.phase1 and phase != "distil":
+            file = folder.path / "revisions.jsonl"
+            if phase == "srt":
+                records = [json.loads(line) for line in file.read_text().splitlines()]
+            else:
+                records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, folder)
+                if folder.writes:
+                    replace_file(file, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in records)))
+                folder.save_state("srt", 0, model)
             kept = [r for r in records if r["kept"]]
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
             for r in kept[:1]:
                 show(f"a kept tuple (right: {r['answer']})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            srt(model, records, cfg, end_ids, log)
-            save_checkpoint(tokenizer, model, folder / "srt")
+            srt(model, records, cfg, end_ids, folder)
+            if folder.writes:
+                save_checkpoint(tokenizer, model, folder.path / "srt")
             measure("srt")
         if cfg.phase2:
             question = sets[cfg.eval_split][0]
             prompt = chat_ids(tokenizer, question["prompt"])
-            show(f"an answer before phase 2 (right: {question['answer']})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, log)
+            if phase != "distil":
+                show(f"an answer before phase 2 (right: {question['answer']})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
+            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder)
             show("the same question after phase 2", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-            save_checkpoint(tokenizer, model, folder / "sdzero")
+            if folder.writes:
+                save_checkpoint(tokenizer, model, folder.path / "sdzero")
             measure("sdzero")
         if grader.timeouts:
             print(f"{grader.timeouts} answers could not be graded in time and counted as wrong")
-    figure(folder, results)
-    print(f"\n{results['base']['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = {cfg.temperature}; "
-          "95 % intervals in brackets")
-    print(results_table(results))
-    print(f"\n{folder}/ holds " + ", ".join(sorted(p.name for p in folder.iterdir())))
-    return results
 
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        run(make_config(**parse_options(argv)))
+        cfg = make_config(**parse_options(argv))
+        if "RANK" in os.environ and not dist.is_initialized():  # started by torchrun
+            dist.init_process_group("nccl" if torch.cuda.is_available() and cfg.device != "cpu" else "gloo")
+        if rank() > 0:
+            sys.stdout = open(os.devnull, "w")  # one rank talks
+        run(cfg)
     except UserError as e:
         print(f"sdzero: {e}", file=sys.stderr)
         return 2
+    except OSError as e:
+        print(f"sdzero: {e.filename or 'a file'}: {e.strerror or e}. What was saved before is still good: mend that and start the same "
+              "command again", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sdzero: stopped. The same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

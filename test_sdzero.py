@@ -30,6 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import eval as evaluation
 import make_tiny
+import questions as question_sources
 import sdzero
 import verify
 from sdzero import Config, UserError
@@ -96,6 +97,10 @@ def small(model="", **changes) -> Config:
     return replace(Config(model=model, digits=2, srt_questions=6, distil_questions=8, eval_questions=5, temperature=1.0, max_tokens=12,
                           revisions=2, srt_epochs=2, srt_batch=4, srt_lr=1e-3, distil_batch=3, distil_lr=1e-3, warmup_steps=1,
                           eval_samples=2, micro_tokens=200), **changes)
+
+
+def run_folder(tmp_path):
+    return sdzero.RunFolder(small(out=str(tmp_path / "run")))
 
 
 def rows_of_ids(n, seed=0, context=(3, 12), response=(1, 9)):
@@ -313,14 +318,14 @@ def test_teacher_moves_only_at_a_synchronisation(monkeypatch, tmp_path, tokenize
     monkeypatch.setattr(sdzero, "distil_on", spy)
     start, cfg = fingerprint(student), small(distil_batch=2, distil_questions=14, sync_every=sync_every, warmup_steps=2)
     questions = sdzero.load_questions(cfg)["distil"]
-    sdzero.distil(student, tokenizer, coin, questions, cfg, phrases, END_IDS, sdzero.Log(tmp_path / "metrics.jsonl"))
+    sdzero.distil(student, tokenizer, coin, questions, cfg, phrases, END_IDS, run_folder(tmp_path))
     teachers, students = zip(*seen)
     assert len(seen) == 7 and len(set(students)) == 7 and students[0] == start  # the student moves at every step
     if sync_every:
         assert teachers == (start,) * 3 + (students[3],) * 3 + (students[6],)
     else:
         assert set(teachers) == {start}
-    lines = lines_of(tmp_path / "metrics.jsonl")
+    lines = lines_of(tmp_path / "run" / "metrics.jsonl")
     assert [line["synchronised"] for line in lines] == [bool(sync_every) and i in (3, 6) for i in range(7)]
     assert [line["lr"] for line in lines] == [cfg.distil_lr * factor for factor in (0.5, 1, 1, 1, 1, 1, 1)]  # constant after warm-up
 
@@ -350,8 +355,8 @@ def test_reviser_reads_the_same_ids_in_both_phases_and_in_evaluation(monkeypatch
     # a truncated answer is wrong whatever the grader says of it
     delimiter = phrases[int(reward and finished)]
     expected = x + y + delimiter
-    grader, log = FixedGrader(reward), sdzero.Log(tmp_path / "m.jsonl")
-    record = sdzero.collect_revisions(model, tokenizer, grader, [question], cfg, phrases, end_ids, log)[0]
+    grader, folder = FixedGrader(reward), run_folder(tmp_path)
+    record = sdzero.collect_revisions(model, tokenizer, grader, [question], cfg, phrases, end_ids, folder)[0]
     assert asked == [x, expected] and record["init_reward"] == float(reward and finished)
 
     revision, generation = sdzero.srt_examples(record, cfg, end_ids)
@@ -394,10 +399,10 @@ def test_only_prompts_are_ever_tokenised(tmp_path, checkpoint, phrases, coin):
     for encode in (tokenizer, tokenizer.encode):
         with pytest.raises(AssertionError, match="tokenised"):
             encode("12")
-    sets, log = sdzero.load_questions(cfg), sdzero.Log(tmp_path / "m.jsonl")
-    records = sdzero.collect_revisions(model, tokenizer, coin, sets["srt"], cfg, phrases, END_IDS, log)
-    sdzero.srt(model, records, cfg, END_IDS, log)
-    sdzero.distil(model, tokenizer, coin, sets["distil"], cfg, phrases, END_IDS, log)
+    sets, folder = sdzero.load_questions(cfg), run_folder(tmp_path)
+    records = sdzero.collect_revisions(model, tokenizer, coin, sets["srt"], cfg, phrases, END_IDS, folder)
+    sdzero.srt(model, records, cfg, END_IDS, folder)
+    sdzero.distil(model, tokenizer, coin, sets["distil"], cfg, phrases, END_IDS, folder)
 
 
 def test_sampled_ids_are_the_trained_ids(monkeypatch, tmp_path, tokenizer, phrases, coin):
@@ -414,9 +419,9 @@ def test_sampled_ids_are_the_trained_ids(monkeypatch, tmp_path, tokenizer, phras
     monkeypatch.setattr(sdzero, "train_on", lambda m, examples, *a: trained.extend(examples) or train_on(m, examples, *a))
     monkeypatch.setattr(sdzero, "distil_on", lambda s, t, samples, *a: distilled.extend(samples) or distil_on(s, t, samples, *a))
     model, cfg = random_model(), small(trim=False, l_generation="all", srt_epochs=1)
-    sets, log = sdzero.load_questions(cfg), sdzero.Log(tmp_path / "m.jsonl")
-    records = sdzero.collect_revisions(model, tokenizer, coin, sets["srt"], cfg, phrases, END_IDS, log)
-    sdzero.srt(model, records, cfg, END_IDS, log)
+    sets, folder = sdzero.load_questions(cfg), run_folder(tmp_path)
+    records = sdzero.collect_revisions(model, tokenizer, coin, sets["srt"], cfg, phrases, END_IDS, folder)
+    sdzero.srt(model, records, cfg, END_IDS, folder)
     pairs = {(tuple(c), tuple(r)) for c, r in sampled}
     prompts = {tuple(sdzero.chat_ids(tokenizer, q["prompt"])) for q in sets["srt"]}
     revisions = [(c, r) for c, r in trained if tuple(c) not in prompts]
@@ -426,7 +431,7 @@ def test_sampled_ids_are_the_trained_ids(monkeypatch, tmp_path, tokenizer, phras
     whole = {c + y[:len(y) - (y[-1] in END_IDS)] + tuple(p) + z for c, y in pairs if c in prompts for p in phrases for _, z in pairs}
     assert all(tuple(c + r) in whole for c, r in transcripts)
     sampled.clear()
-    sdzero.distil(model, tokenizer, coin, sets["distil"], cfg, phrases, END_IDS, log)
+    sdzero.distil(model, tokenizer, coin, sets["distil"], cfg, phrases, END_IDS, folder)
     assert [(s["context"], s["ids"]) for s in distilled] == sampled
 
 
@@ -586,7 +591,7 @@ def test_truncated_response_is_wrong_whatever_it_says(monkeypatch, tokenizer, mo
         assert whole["reward"] == 1.0 and whole["finished"] and whole["text"] == "\\boxed{46}"
         result = sdzero.evaluate(model, tokenizer, grader, [addition(12, 34)], small(eval_samples=2), phrases, [2], revise=False)
     assert result["accuracy"] == 0.5 and result["truncated"] == 0.5
-    metrics = sdzero.Log(tmp_path / "m.jsonl").count([cut, whole])
+    metrics = run_folder(tmp_path).count([cut, whole])
     assert metrics == {"reward": 0.5, "length": len(boxed) + 0.5, "truncated": 0.5}
 
 
@@ -691,8 +696,8 @@ def test_collection_keeps_verified_revisions_once_and_records_everything(monkeyp
 
     monkeypatch.setattr(sdzero, "generate", canned)
     with verify.Grader("math") as grader:
-        log = sdzero.Log(tmp_path / "m.jsonl")
-        records = sdzero.collect_revisions(model, tokenizer, grader, questions, small(revisions=4), phrases, [2], log)
+        folder = run_folder(tmp_path)
+        records = sdzero.collect_revisions(model, tokenizer, grader, questions, small(revisions=4), phrases, [2], folder)
     assert len(set(calls)) == 2 and len(records) == 8
     assert [r["why"] for r in records] == 2 * ["verified", "duplicate", "wrong", "truncated"]
     assert [r["kept"] for r in records] == 2 * [True, False, False, False]
@@ -708,8 +713,8 @@ def test_collection_keeps_verified_revisions_once_and_records_everything(monkeyp
 
 
 def test_several_first_answers_and_revisions_per_question(tmp_path, tokenizer, model, phrases, coin):
-    cfg, log = small(samples=2, revisions=3), sdzero.Log(tmp_path / "m.jsonl")
-    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, log)
+    cfg, folder = small(samples=2, revisions=3), run_folder(tmp_path)
+    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, folder)
     assert len(records) == 6 * 2 * 3
     assert len({tuple(r["init_ids"]) for r in records}) > 8 and {r["init_reward"] for r in records} == {0.0, 1.0}  # both branches
     kept = [r for r in records if r["kept"]]
@@ -718,14 +723,14 @@ def test_several_first_answers_and_revisions_per_question(tmp_path, tokenizer, m
 
 def test_srt_trains_on_kept_tuples_only_and_lowers_their_loss(tmp_path, tokenizer, phrases, coin):
     model, cfg = random_model(7), small(srt_lr=3e-3, srt_epochs=6)
-    log = sdzero.Log(tmp_path / "m.jsonl")
-    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, log)
-    sdzero.srt(model, records, cfg, END_IDS, log)
-    lines = lines_of(tmp_path / "m.jsonl")
+    folder = run_folder(tmp_path)
+    records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, folder)
+    sdzero.srt(model, records, cfg, END_IDS, folder)
+    lines = lines_of(tmp_path / "run" / "metrics.jsonl")
     losses, rates = ([line[key] for line in lines if line["phase"] == "srt"] for key in ("loss", "lr"))
     assert losses[-1] < 0.8 * losses[0] and max(rates) == pytest.approx(3e-3) and rates[-1] < 0.2 * 3e-3
     with pytest.raises(UserError, match="verified"):
-        sdzero.srt(model, [r | {"kept": False} for r in records], cfg, END_IDS, log)
+        sdzero.srt(model, [r | {"kept": False} for r in records], cfg, END_IDS, folder)
 
 
 def test_non_finite_gradient_stops_the_run(model):
@@ -733,7 +738,7 @@ def test_non_finite_gradient_stops_the_run(model):
     for p in m.parameters():
         p.grad = torch.full_like(p, float("nan"))
     before = fingerprint(m)
-    with pytest.raises(UserError, match="nan"):
+    with pytest.raises(FloatingPointError, match="nan"):
         sdzero.update(m, sdzero.adamw(m, 1e-3, 0.0), 1e-3, 1.0)
     assert fingerprint(m) == before
 
@@ -917,7 +922,7 @@ def write_rows(path, rows):
 @pytest.mark.parametrize("answer", ["answer", "solution", "target"])
 def test_local_files(tmp_path, ending, question, answer):
     rows = [{"id": i, question: f"What is\n{i} plus \u00e9ven \u201c1\u201d?", answer: str(i + 1)} for i in range(12)]
-    got = sdzero.file_questions(write_rows(tmp_path / f"q{ending}", rows))
+    got = question_sources.file_questions(write_rows(tmp_path / f"q{ending}", rows))
     assert [q["answer"] for q in got] == [str(i + 1) for i in range(12)]
     assert all(q["prompt"].startswith(r[question]) and q["prompt"].endswith("\\boxed{}.") for q, r in zip(got, rows))
     cfg = sdzero.make_config(model="x", data=str(tmp_path / f"q{ending}"))
@@ -930,7 +935,7 @@ def test_local_files(tmp_path, ending, question, answer):
 def test_gsm8k_answers_and_numbers(tmp_path):
     rows = [{"question": "a?", "answer": "48/2 = <<48/2=24>>24\nIn all 72.\n#### 1,072"}, {"question": "b?", "answer": 0},
             {"question": "c?", "answer": 2.5}]
-    got = sdzero.file_questions(write_rows(tmp_path / "q.jsonl", rows))
+    got = question_sources.file_questions(write_rows(tmp_path / "q.jsonl", rows))
     with verify.Grader("math") as grader:
         answers = [q["answer"] for q in got] + [got[0]["answer"]]
         assert grader.grade(["\\boxed{1072}", "so \\boxed{0}", "\\boxed{2.5}", "\\boxed{24}"], answers) == [1, 1, 1, 0]
@@ -941,7 +946,7 @@ def test_bad_rows_are_counted_with_their_line_numbers(tmp_path, capsys):
     file.write_text('{"question": "a?", "answer": 1}\n\n{"question": "b?"\n{"question": "c?"}\n[1]\n{"question": "", "answer": 2}\n'
                     '{"question": "d?", "answer": NaN}\n{"question": "e?", "answer": true}\n"just text"\n{"question": 7, "answer": 7}\n'
                     '{"question": "f?", "answer": 3}\n')
-    assert [q["answer"] for q in sdzero.file_questions(str(file))] == ["1", "3"]
+    assert [q["answer"] for q in question_sources.file_questions(str(file))] == ["1", "3"]
     out = capsys.readouterr().out
     assert "8 of 10" in out and all((f"line {n}:" in out) == (3 <= n <= 10) for n in range(1, 12))
 
@@ -953,13 +958,13 @@ def test_unusual_line_separators_stay_inside_their_row(tmp_path):
     (tmp_path / "q.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (tmp_path / "q.csv").write_text("question,answer\n" + "".join(f"{q},1\n" for q in questions), encoding="utf-8")
     for name in ("q.jsonl", "q.csv"):
-        assert [q["prompt"].removesuffix(sdzero.MATH_INSTRUCTION) for q in sdzero.file_questions(str(tmp_path / name))] == questions
+        assert [q["prompt"].removesuffix(question_sources.MATH_INSTRUCTION) for q in question_sources.file_questions(str(tmp_path / name))] == questions
 
 
 def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
     shots = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "\\boxed{2}"}, {"role": "user", "content": "2+2?"}]
     rows = [{"prompt": shots, "answer": "4"}, {"prompt": shots[:2], "answer": "4"}, {"prompt": [{"role": "user"}], "answer": "4"}]
-    got = sdzero.file_questions(write_rows(tmp_path / "q.jsonl", rows))
+    got = question_sources.file_questions(write_rows(tmp_path / "q.jsonl", rows))
     assert got == [{"prompt": shots, "answer": "4"}] and "2 of 3" in capsys.readouterr().out
     assert tokenizer.decode(sdzero.chat_ids(tokenizer, shots)) == (
         "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n\\boxed{2}<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
@@ -967,7 +972,7 @@ def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
 
 def test_unusable_files_say_what_is_wrong(tmp_path, capsys):
     with pytest.raises(UserError) as e:
-        sdzero.file_questions(write_rows(tmp_path / "q.jsonl", [{"text": "a", "label": 1}]))
+        question_sources.file_questions(write_rows(tmp_path / "q.jsonl", [{"text": "a", "label": 1}]))
     assert all(word in str(e.value) for word in ("problem", "question", "prompt", "answer", "solution", "target", "text", "label"))
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "q.txt").write_text("a")
@@ -977,7 +982,7 @@ def test_unusable_files_say_what_is_wrong(tmp_path, capsys):
     for name, word in (("empty.jsonl", "no usable row"), ("q.txt", "unknown ending"), ("missing.csv", "no such file"),
                        ("bad.json", "cannot be read"), ("bad.parquet", "cannot be read"), ("number.json", "cannot be read")):
         with pytest.raises(UserError, match=word):
-            sdzero.file_questions(str(tmp_path / name))
+            question_sources.file_questions(str(tmp_path / name))
     assert "no such file" in fails(capsys, "--data", tmp_path / "missing.csv", "--out", tmp_path / "run")
 
 
@@ -1187,7 +1192,7 @@ def check_run_folder(folder, results):
 def test_run_folder(finished_run, checkpoint):
     folder, results = finished_run
     metrics, records = check_run_folder(folder, results)
-    assert json.loads((folder / "config.json").read_text()) == asdict(small(checkpoint, out=str(folder)))
+    assert json.loads((folder / "config.json").read_text()) == {k: v for k, v in asdict(small(checkpoint, out=str(folder))).items() if k != "fresh"}
     assert len(records) == 12 and results["base"]["n"] == 5
     assert not list(folder.glob("*.tmp"))
     weights = [AutoModelForCausalLM.from_pretrained(p) for p in (checkpoint, folder / "srt", folder / "sdzero")]
@@ -1272,7 +1277,8 @@ def test_eval_compares_checkpoints(finished_run, coin, capsys, tmp_path):
         assert passes["2"] >= passes["1"] == pytest.approx(results[name]["accuracy"])
     assert set(report["against_first"]) == {checkpoints[1]} and 0 < report["against_first"][checkpoints[1]]["accuracy"]["p"] <= 1
     assert all(words in out for words in ("avg@2", "pass@2", "greedy", "correction rate", "sign-flip", "cut off"))
-    assert evaluation.main([str(folder)]) == 2 and "srt" in capsys.readouterr().err
+    assert evaluation.main([str(folder), checkpoints[0]]) == 2 and "run folder" in capsys.readouterr().err
+    assert evaluation.main([str(folder), str(folder)]) == 0 and "mean of 2 runs" in capsys.readouterr().out
     assert evaluation.main([checkpoints[0], "--eval-samples", "1"]) == 0 and "avg@1" in capsys.readouterr().out
 
 

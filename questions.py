@@ -1,0 +1,159 @@
+"""Where the questions come from: generated additions, a local file, or the hub.
+
+A question is a plain dict {"prompt": text or chat messages, "answer": str}. A new task is one function here that returns a list of
+them, one line in load_questions, and one word in sdzero.Config.task; its rewards live in verify.py.
+"""
+import csv
+import io
+import json
+import os
+import random
+import threading
+from pathlib import Path
+
+MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+QUESTION_COLUMNS, ANSWER_COLUMNS = ("problem", "question", "prompt"), ("answer", "final_answer", "target", "solution")
+
+
+class UserError(Exception):
+    """Something the user can mend; main() prints it as one line and exits with code 2."""
+
+
+def require_hub(name: str, kind: str, advice: str) -> None:
+    """Raise UserError within seconds where `name` is neither cached nor to be had from the hub (whose own retries take minutes)."""
+    import huggingface_hub
+    problem = ["no answer within 10 s"]
+
+    def ask():
+        try:
+            huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=5)
+            problem[0] = None
+        except Exception as e:
+            problem[0] = type(e).__name__
+
+    asker = threading.Thread(target=ask, daemon=True)  # a name server that never answers ignores every time-out but this one
+    asker.start()
+    asker.join(10)
+    if problem[0]:
+        try:
+            huggingface_hub.snapshot_download(name, repo_type=kind, local_files_only=True)
+            huggingface_hub.constants.HF_HUB_OFFLINE = True
+            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+        except Exception:
+            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). "
+                            + advice) from None
+
+
+def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
+    """n different additions of two numbers with `digits` digits."""
+    low, high = 10 ** (digits - 1), 10**digits
+    if n > (high - low) ** 2 // 2:
+        raise UserError(f"--digits {digits} has only {(high - low) ** 2} additions, too few for {n} questions; use more digits")
+    rng, pairs = random.Random(f"arith-{seed}"), {}
+    while len(pairs) < n:
+        pairs[rng.randrange(low, high), rng.randrange(low, high)] = None
+    return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)} for a, b in pairs]
+
+
+def hub_questions() -> list[dict]:
+    """open-r1/OpenR1-Math-220k. Raises UserError when the hub is out of reach."""
+    require_hub("open-r1/OpenR1-Math-220k", "dataset", "Give local questions with --data FILE, or use --task arith.")
+    import datasets
+    rows = datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"])
+    return [{"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in rows if r["problem"] and r["answer"]]
+
+
+def read_rows(path: str) -> list[tuple[int, dict | str]]:
+    """(line number, row) of a local file; a row that does not parse is the string that says why. Raises UserError."""
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"--data {path}: no such file")
+    try:
+        if file.suffix == ".parquet":
+            import pyarrow.parquet
+            return list(enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1))
+        text = file.read_text(encoding="utf-8-sig")
+        if file.suffix == ".csv":
+            reader = csv.DictReader(io.StringIO(text, newline=""))
+            return [(reader.line_num, row) for row in reader]
+        if file.suffix == ".json":
+            rows = json.loads(text)
+            rows = next((v for v in rows.values() if isinstance(v, list)), [rows]) if isinstance(rows, dict) else rows
+            return list(enumerate(rows, 1))
+        if file.suffix != ".jsonl":
+            raise UserError(f"--data {path}: unknown ending {file.suffix!r}; use .jsonl, .json, .csv or .parquet")
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"--data {path}: cannot be read as {file.suffix[1:]}: {e}") from e
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines() would also cut at U+2028 inside a string
+        if line.strip():
+            try:
+                rows.append((number, json.loads(line)))
+            except json.JSONDecodeError as e:
+                rows.append((number, f"not JSON ({e.msg})"))
+    return rows
+
+
+def file_questions(path: str) -> list[dict]:
+    """Rows with the usual columns -> {"prompt", "answer"}. Bad rows are printed with their line numbers and left out.
+
+    The question is text, or a list of chat messages that ends with the user's (earlier turns then serve as examples).
+    Raises UserError where no row is usable, naming the columns looked for and found.
+    """
+    rows, bad, columns = [], [], set()
+    for number, row in read_rows(path):
+        if not isinstance(row, dict):
+            bad.append((number, row if isinstance(row, str) else f"not an object but {type(row).__name__}"))
+            continue
+        columns.update(str(c) for c in row)
+        question = next((row[c] for c in QUESTION_COLUMNS if row.get(c)), None)
+        answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
+        if isinstance(question, str) and question.strip():
+            prompt = question.strip() + MATH_INSTRUCTION
+        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role")
+                                                 for m in question) and question[-1]["role"] == "user"):
+            prompt = question
+        else:
+            bad.append((number, "the question is neither text nor chat messages that end with the user's" if question else "no question"))
+            continue
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
+            bad.append((number, "no answer"))
+            continue
+        rows.append({"prompt": prompt, "answer": str(answer).strip()})
+    if not rows:
+        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and "
+                        f"an answer in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
+    if bad:
+        print(f"{path}: {len(bad)} of {len(bad) + len(rows)} rows left out: "
+              + "; ".join(f"line {n}: {why}" for n, why in bad[:10]) + ("; ..." if len(bad) > 10 else ""))
+    return rows
+
+
+def load_questions(cfg) -> dict[str, list[dict]]:
+    """Disjoint sets {"srt", "distil", "val", "test"}: every question stands in exactly one of them, once.
+
+    Raises UserError where the source has too few questions even after the sets are scaled down.
+    """
+    sizes = {"test": cfg.eval_questions, "val": cfg.eval_questions, "srt": cfg.srt_questions, "distil": cfg.distil_questions}
+    total = sum(sizes.values())
+    if cfg.task == "arith":
+        rows = arith_questions(total, cfg.digits, cfg.seed)
+    else:
+        rows = file_questions(cfg.data) if cfg.data else hub_questions()
+        unique = {json.dumps(r["prompt"]): r for r in rows}  # the same question with two answers would straddle two sets
+        if len(unique) < len(rows):
+            print(f"{len(rows) - len(unique)} repeated questions left out")
+        rows = list(unique.values())
+        # the sets of a data set do not change with --seed, or trained checkpoints could meet their own questions in another's test set
+        random.Random("questions").shuffle(rows)
+        if len(rows) < 4:
+            raise UserError(f"{len(rows)} different questions are too few: the four sets need one each at least")
+        if len(rows) < total:
+            sizes = {name: 1 + (n - 1) * (len(rows) - 4) // (total - 4) for name, n in sizes.items()}
+            print(f"only {len(rows)} questions for {total}: the sets are scaled down to {sizes}")
+    sets, start = {}, 0
+    for name, n in sizes.items():
+        sets[name], start = rows[start:start + n], start + n
+    return sets
