@@ -66,8 +66,8 @@ class Config:
     eval_questions: int = option(500, "questions in each of the validation and test sets")
     # the model
     device: str = option("auto", "auto, cpu or cuda")
-    dtype: Literal["auto", "float32", "bfloat16"] = option("auto", "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the "
-                                                           "bits that rounding loses beside the weights, so small steps count")
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the bits that rounding drops, so that small steps count")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, about 30 % more time")
     chat_template: str = option("", "for a base model without one: 'plain' (Question:/Answer:), or a file with a Jinja template")
     rephrase_phrase: str = option("", "P_r for r = 1; empty: the model family's")
@@ -82,15 +82,16 @@ class Config:
     revisions: int = option(3, "revisions y_revised per first answer")
     trim: bool = option(True, "cut repeating tails and chatty openings off what was sampled, at token boundaries")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
-    l_generation: Literal["wrong", "all", "none"] = option("wrong", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with "
-                                                           "a wrong first answer, for all, or for none")
+    l_generation: Literal["wrong", "all", "none"] = option(
+        "wrong", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
     srt_epochs: int = option(3, "passes over the kept tuples")
     srt_batch: int = option(64, "tuples per optimiser step")
     srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
     srt_weight_decay: float = option(1e-4, "AdamW weight decay in phase 1")
     # phase 2
     phase2: bool = option(True, "--no-phase2 stops after SRT")
-    divergence: Literal["reverse", "forward", "mixed"] = option("reverse", "KL(student||teacher), KL(teacher||student), or half of each")
+    divergence: Literal["reverse", "forward", "mixed"] = option(
+        "reverse", "KL(student||teacher), KL(teacher||student), or half of each")
     distil_epochs: int = option(1, "passes over the phase-2 questions")
     distil_batch: int = option(128, "questions, with one rollout each, per optimiser step")
     distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
@@ -130,7 +131,8 @@ def parse_options(argv: list[str] | None = None, cls=Config, description: str = 
                                      epilog=f"With the embedded model the defaults are instead: {TINY}")
     for f in fields(cls):
         flag, kind, kwargs = "--" + f.name.replace("_", "-"), f.type, {"default": argparse.SUPPRESS}
-        kwargs["help"] = f"{f.metadata['help']} [{f.default!r}]".replace("%", "%%") if not shown or f.name in shown else argparse.SUPPRESS
+        hidden = shown is not None and f.name not in shown
+        kwargs["help"] = argparse.SUPPRESS if hidden else f"{f.metadata['help']} [{f.default!r}]".replace("%", "%%")
         if kind is list:
             parser.add_argument(f.name, nargs="+", metavar=f.name.upper().rstrip("S"), help=f.metadata["help"])
         elif kind is bool:
@@ -150,14 +152,10 @@ def make_config(cls=Config, **given) -> Config:
         cfg.task = "math"
     if not cfg.out:
         cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
-    for name in ("digits", "srt_questions", "distil_questions", "eval_questions", "max_tokens", "rollout_batch", "samples", "revisions",
-                 "srt_epochs", "srt_batch", "distil_epochs", "distil_batch", "micro_tokens", "eval_samples", "temperature", "srt_lr",
-                 "distil_lr", "grad_clip"):
-        if not getattr(cfg, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(cfg, name)}")
-    for name in ("sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay"):
-        if not getattr(cfg, name) >= 0:
-            raise UserError(f"--{name.replace('_', '-')} must not be negative, as {getattr(cfg, name)} is")
+    for f in fields(Config):  # every number is a count or a size; these may be 0
+        value, least = getattr(cfg, f.name), f.name in ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay")
+        if f.type in (int, float) and not (value >= 0 if least else value > 0):
+            raise UserError(f"--{f.name.replace('_', '-')} must be {'at least' if least else 'above'} 0, not {value}")
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
@@ -183,10 +181,11 @@ def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
 
 
 def hub_questions() -> list[dict]:
-    """open-r1/OpenR1-Math-220k as rows with a problem and an answer. Raises UserError when the hub is out of reach."""
+    """open-r1/OpenR1-Math-220k. Raises UserError when the hub is out of reach."""
     require_hub("open-r1/OpenR1-Math-220k", "dataset", "Give local questions with --data FILE, or use --task arith.")
     import datasets
-    return list(datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"]))
+    rows = datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"])
+    return [{"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in rows if r["problem"] and r["answer"]]
 
 
 def read_rows(path: str) -> list[tuple[int, dict | str]]:
@@ -238,19 +237,19 @@ def file_questions(path: str) -> list[dict]:
         answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
         if isinstance(question, str) and question.strip():
             prompt = question.strip() + MATH_INSTRUCTION
-        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") for m in question)
-              and question[-1]["role"] == "user"):
+        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role")
+                                                 for m in question) and question[-1]["role"] == "user"):
             prompt = question
         else:
-            bad.append((number, "no question" if not question else "the question is neither text nor chat messages ending with the user's"))
+            bad.append((number, "the question is neither text nor chat messages that end with the user's" if question else "no question"))
             continue
         if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
             bad.append((number, "no answer"))
             continue
         rows.append({"prompt": prompt, "answer": str(answer).strip()})
     if not rows:
-        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and an answer "
-                        f"in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
+        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and "
+                        f"an answer in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
     if bad:
         print(f"{path}: {len(bad)} of {len(bad) + len(rows)} rows left out: "
               + "; ".join(f"line {n}: {why}" for n, why in bad[:10]) + ("; ..." if len(bad) > 10 else ""))
@@ -267,8 +266,7 @@ def load_questions(cfg: Config) -> dict[str, list[dict]]:
     if cfg.task == "arith":
         rows = arith_questions(total, cfg.digits, cfg.seed)
     else:
-        rows = file_questions(cfg.data) if cfg.data else [
-            {"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in hub_questions() if r["problem"] and r["answer"]]
+        rows = file_questions(cfg.data) if cfg.data else hub_questions()
         unique = {json.dumps(r["prompt"]): r for r in rows}  # the same question with two answers would straddle two sets
         if len(unique) < len(rows):
             print(f"{len(rows) - len(unique)} repeated questions left out")
@@ -289,8 +287,9 @@ def load_questions(cfg: Config) -> dict[str, list[dict]]:
 # ----------------------------------------------------------------------------------------------------------------------------
 # The model and its tokenizer
 # ----------------------------------------------------------------------------------------------------------------------------
-PLAIN_TEMPLATE = ("{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[m['role']] + m['content'] + "
-                  "(eos_token if m['role'] == 'assistant' else '') + '\n\n' }}{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}")
+PLAIN_TEMPLATE = ("{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[m['role']] + m['content'] "
+                  "+ (eos_token if m['role'] == 'assistant' else '') + '\n\n' }}{% endfor %}"
+                  "{% if add_generation_prompt %}Answer:{% endif %}")
 
 
 def require_hub(name: str, kind: str, advice: str) -> None:
@@ -313,7 +312,8 @@ def require_hub(name: str, kind: str, advice: str) -> None:
             huggingface_hub.snapshot_download(name, repo_type=kind, local_files_only=True)
             os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
         except Exception:
-            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). {advice}") from None
+            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). "
+                            + advice) from None
 
 
 def load_tokenizer_and_model(cfg: Config):
@@ -444,7 +444,7 @@ def derived_seed(*parts) -> int:
 
 
 @torch.no_grad()
-def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy: bool = False, desc: str = "") -> list[list[int]]:
+def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy=False, desc="") -> list[list[int]]:
     """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
 
     Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
@@ -469,7 +469,7 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
             input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
             mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
             output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
-            for i, row in zip(rows, output[:, length:].tolist()):  # the padding behind a response is an end token too: cut at the first
+            for i, row in zip(rows, output[:, length:].tolist()):  # the padding behind a response is an end token too
                 stop = next((t for t, token in enumerate(row) if token in end_ids), None)
                 responses[i] = row if stop is None else row[:stop + 1]
             bar.update(len(rows))
@@ -480,7 +480,8 @@ def to_text(tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[list[int]], cfg: Config, end_ids, seed, edit=None, **kwargs) -> list[dict]:
+def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[list[int]], cfg: Config, end_ids, seed, edit=None,
+             **kwargs) -> list[dict]:
     """Sample one response per context and grade it: dicts with context, ids, finished, text, answer and reward (0.0 or 1.0).
 
     A response that was cut off is wrong, whatever it says so far. `edit(ids) -> ids` may shorten a response before it is graded.
@@ -488,15 +489,16 @@ def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[lis
     samples = []
     for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, **kwargs)):
         ids = edit(ids) if edit else ids
-        samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids), "answer": question["answer"]})
-    # ----------------------------------------------------------------------------------------------------------------- rewards
+        samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
+                        "answer": question["answer"]})
     for sample, reward in zip(samples, grader.grade([s["text"] for s in samples], [s["answer"] for s in samples])):
         sample["reward"] = reward if sample["finished"] else 0.0
     return samples
 
 
-CHATTY = re.compile(r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)|(i )?apologi[sz]e|my apologies|(i'm |i am )?sorry"
-                    r"|thank(s| you) for|(good|great) (catch|point))[^\n]*?([.!?]+(?=\s|$)|\n)\s*", re.IGNORECASE)  # 3.5 ends no sentence
+CHATTY = re.compile(r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)|(i )?apologi[sz]e|my apologies|"
+                    r"(i'm |i am )?sorry|thank(s| you) for|(good|great) (catch|point))"
+                    r"[^\n]*?([.!?]+(?=\s|$)|\n)\s*", re.IGNORECASE)  # the point in 3.5 ends no sentence
 
 
 def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
@@ -566,7 +568,7 @@ def logits_of(hidden, head):
     """(n, H) -> (n, V), at least float32: a log-softmax over 150,000 bfloat16 logits is noise."""
     weight, bias, finish = head
     logits = F.linear(hidden, weight, bias)
-    return finish(logits if logits.dtype == torch.float64 else logits.float())
+    return finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
 
 
 @torch.no_grad()
@@ -578,7 +580,7 @@ def check_head(model) -> None:
     ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size  # (1, 8)
     ours = logits_of(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0], head_of(model))
     if not torch.allclose(ours, model(input_ids=ids).logits[0].float(), rtol=1e-3, atol=1e-3):
-        raise UserError(f"{type(model).__name__} changes its logits after the output embedding in a way that this program does not know")
+        raise UserError(f"{type(model).__name__} changes its logits after the output embedding in a way this program does not know")
 
 
 class TokenLoss(torch.autograd.Function):
@@ -591,7 +593,7 @@ class TokenLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, bias, finish, loss_fn, chunk):
         need_h, need_w, need_b = ctx.needs_input_grad[:3]
-        per_token = torch.empty(len(hidden), device=hidden.device, dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32)  # (N,)
+        per_token = torch.empty(len(hidden), device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))  # (N,)
         grad_h = torch.empty_like(hidden) if need_h else None
         grad_w = torch.zeros_like(weight) if need_w else None
         grad_b = torch.zeros_like(bias) if need_b else None
@@ -599,7 +601,7 @@ class TokenLoss(torch.autograd.Function):
             rows = slice(a, min(a + chunk, len(hidden)))
             raw = F.linear(hidden[rows], weight, bias)  # (n, V)
             with torch.enable_grad():
-                leaf = (raw if raw.dtype == torch.float64 else raw.float()).requires_grad_(need_h or need_w)
+                leaf = raw.to(per_token.dtype).requires_grad_(need_h or need_w)
                 losses = loss_fn(finish(leaf), rows)  # (n,)
             per_token[rows] = losses.detach()
             if need_h or need_w:
@@ -652,9 +654,10 @@ def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]
     rows = [c + r[:-1] for c, r in zip(contexts, responses)]
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    response_mask = torch.tensor([[len(c) - 1 <= t < len(row) for t in range(width)] for c, row in zip(contexts, rows)], device=model.device)  # (B, T)
-    hidden = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, H)
+    starts, lengths = torch.tensor([[len(c) - 1, len(row)] for c, row in zip(contexts, rows)], device=model.device)[..., None].unbind(1)
+    t = torch.arange(width, device=model.device)  # (T,), against starts and lengths (B, 1)
+    response_mask = (starts <= t) & (t < lengths)  # (B, T)
+    hidden = model.base_model(input_ids=input_ids, attention_mask=(t < lengths).long(), use_cache=False).last_hidden_state  # (B, T, H)
     return hidden[response_mask]
 
 
@@ -710,13 +713,15 @@ class SplitAdamW(torch.optim.AdamW):
                     continue
                 state = self.state[p]
                 if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(p, dtype=torch.float32), exp_avg_sq=torch.zeros_like(p, dtype=torch.float32))
+                    state.update(step=0, exp_avg=torch.zeros_like(p, dtype=torch.float32))
+                    state["exp_avg_sq"] = torch.zeros_like(state["exp_avg"])
                 state["step"] += 1
                 low_bits = p.low_bits = p.low_bits.to(p.device)
                 w = ((p.view(torch.int16).to(torch.int32) << 16) + low_bits).view(torch.float32)
                 g = p.grad.float()
                 m, v = state["exp_avg"].lerp_(g, 1 - b1), state["exp_avg_sq"].lerp_(g * g, 1 - b2)
-                w.mul_(1 - lr * decay).addcdiv_(m / (1 - b1 ** state["step"]), (v / (1 - b2 ** state["step"])).sqrt_().add_(eps), value=-lr)
+                m_hat, v_hat = m / (1 - b1 ** state["step"]), v / (1 - b2 ** state["step"])
+                w.mul_(1 - lr * decay).addcdiv_(m_hat, v_hat.sqrt_().add_(eps), value=-lr)
                 high, low = split(w)
                 p.copy_(high)
                 low_bits.copy_(low)
@@ -770,12 +775,12 @@ class Log:
         """Mean reward, mean length and truncated share of new samples, which are added to the run's totals."""
         self.samples += len(samples)
         self.tokens += sum(len(s["ids"]) for s in samples)
-        mean = lambda key: sum(map(key, samples)) / len(samples)  # noqa: E731
-        return {"reward": mean(lambda s: s["reward"]), "length": mean(lambda s: len(s["ids"])), "truncated": mean(lambda s: not s["finished"])}
+        reward, length, truncated = np.mean([[s["reward"], len(s["ids"]), not s["finished"]] for s in samples], axis=0).tolist()
+        return {"reward": reward, "length": length, "truncated": truncated}
 
     def write(self, phase: str, step: int, **values) -> None:
-        line = {"phase": phase, "step": step, **values, "samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
-        self.file.write(json.dumps(line) + "\n")
+        totals = {"samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
+        self.file.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")
         self.file.flush()
 
 
@@ -790,12 +795,14 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
     questions = [q for q in questions for _ in range(cfg.samples)]
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
-    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, derived_seed(cfg.seed, "init"), edit, desc="phase 1: first answers")
+    seed = derived_seed(cfg.seed, "init")
+    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit, desc="phase 1: first answers")
     log.write("init", 0, **log.count(first))
     questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
     contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
     edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
-    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, derived_seed(cfg.seed, "revise"), edit, desc="phase 1: revisions")
+    seed = derived_seed(cfg.seed, "revise")
+    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit, desc="phase 1: revisions")
     log.write("revise", 0, **log.count(revised))
     records, seen = [], set()
     for question, y, z in zip(questions, first, revised):
@@ -837,8 +844,8 @@ def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
     """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation, averaged over the target tokens of the batch."""
     kept = [r for r in records if r["kept"] and srt_examples(r, cfg, end_ids)]
     if not kept:
-        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample more "
-                        "(--srt-questions, --revisions), or start from a stronger model.")
+        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
+                        "more (--srt-questions, --revisions), or start from a stronger model.")
     optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay), math.ceil(len(kept) / cfg.srt_batch)
     steps = cfg.srt_epochs * steps_per_epoch
     model.train()
@@ -849,7 +856,8 @@ def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
         examples = [e for i in order[start:start + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
         loss = train_on(model, examples, sum(len(t) for _, t in examples), cfg)
         warmup = max(1, round(0.05 * steps))
-        lr = cfg.srt_lr * ((step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))))
+        cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
+        lr = cfg.srt_lr * min((step + 1) / warmup, cosine)
         norm = update(model, optimizer, lr, cfg.grad_clip)
         log.write("srt", step, loss=loss, grad_norm=norm, lr=lr)
         bar.set_postfix(loss=f"{loss:.3f}")
@@ -886,7 +894,9 @@ def frozen_copy(model):
 def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
     teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay)
-    order = [i for e in range(cfg.distil_epochs) for i in random.Random(derived_seed(cfg.seed, "distil", e)).sample(range(len(questions)), len(questions))]
+    order = []
+    for epoch in range(cfg.distil_epochs):
+        order += random.Random(derived_seed(cfg.seed, "distil", epoch)).sample(range(len(questions)), len(questions))
     steps = math.ceil(len(order) / cfg.distil_batch)
     bar = tqdm(range(steps), desc="phase 2: distillation", unit="step", mininterval=1.0)
     for step in bar:
@@ -946,9 +956,10 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
         revised = run(questions, contexts, seed + 1, desc=f"{desc} revised")
         corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
         result |= {"initial_accuracy": mean(y["reward"] for y in first), "initial_tokens": mean(len(y["ids"]) for y in first),
-                   "revised_accuracy": mean(z["reward"] for z in revised), "revised_accuracy_ci": interval([z["reward"] for z in revised]),
-                   "revised_tokens": mean(len(z["ids"]) for z in revised),
-                   "correction_rate": mean(corrected) if corrected else None, "correction_rate_ci": interval(corrected) if corrected else None}
+                   "revised_accuracy": mean(z["reward"] for z in revised), "revised_tokens": mean(len(z["ids"]) for z in revised),
+                   "revised_accuracy_ci": interval([z["reward"] for z in revised]),
+                   "correction_rate": mean(corrected) if corrected else None,
+                   "correction_rate_ci": interval(corrected) if corrected else None}
     return result | {"scores": per_question.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
@@ -960,7 +971,7 @@ def table(rows: list[list[str]]) -> str:
 
 def percent(result: dict, key: str) -> str:
     """A rate and its 95 % interval, in per cent."""
-    return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in (result[key], *result[key + "_ci"])))
+    return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*np.multiply(100, [result[key], *result[key + "_ci"]]))
 
 
 def results_table(results: dict[str, dict]) -> str:
@@ -981,20 +992,19 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), constrained_layout=True)
     names = list(results)
-    for key, marker, label in (("accuracy", "o", "sampled"), ("accuracy_greedy", "s", "greedy"), ("revised_accuracy", "^", "revised")):
+    for key, style, label in (("accuracy", "o-", "sampled"), ("accuracy_greedy", "s--", "greedy"), ("revised_accuracy", "^:", "revised")):
         values = np.array([100 * results[n][key] for n in names])
         low, high = np.array([[100 * e for e in results[n][key + "_ci"]] for n in names]).T
-        axes[0].errorbar(names, values, [values - low, high - values], marker=marker, capsize=3, color="black",
-                         linestyle={"o": "-", "s": "--", "^": ":"}[marker], label=label)
+        axes[0].errorbar(names, values, [values - low, high - values], fmt=style, capsize=3, color="black", label=label)
     axes[0].set(title="accuracy, test questions (95 % intervals)", ylabel="%", ylim=(0, 100))
     axes[0].legend()
     axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
     axes[1].set(title="mean response", ylabel="tokens")
     steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] == "distil"]
-    axes[2].plot([s["step"] for s in steps], [s["kl"] for s in steps], color="black", label="KL per response (nats)")
+    axes[2].plot([s["kl"] for s in steps], color="black", label="KL per response (nats)")
     axes[2].set(title="phase 2", xlabel="step", ylabel="nats")
     reward = axes[2].twinx()
-    reward.plot([s["step"] for s in steps], [100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
+    reward.plot([100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
     reward.set(ylabel="%", ylim=(0, 100))
     axes[2].legend(handles=axes[2].lines + reward.lines, loc="upper right")
     fig.savefig(folder / "figure.png", dpi=120)
@@ -1020,18 +1030,19 @@ def run(cfg: Config) -> dict[str, dict]:
     tokenizer, model = load_tokenizer_and_model(cfg)
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
-    print(f"{cfg.model}: {sum(p.numel() for p in model.parameters()):,} parameters in {next(model.parameters()).dtype} on {model.device}; "
-          f"questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()) + f"; run folder {folder}")
+    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; run folder {folder}; questions: "
+          + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()))
     log, results = Log(folder / "metrics.jsonl"), {}
 
     with verify.Grader("math") as grader:
         def measure(name):
-            results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, desc=f"evaluate {name}:")
+            results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:")
             write_json(folder / "results.json", results)
 
         prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
         show("the generator's prompt", tokenizer.decode(prompt))
-        show("the reviser's prompt, here after a wrong answer", tokenizer.decode(reviser_ids(prompt, tokenizer.encode("(y)", add_special_tokens=False), 0.0, phrases, end_ids)))
+        answer = tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+        show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
         measure("base")
         if cfg.phase1:
             records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, log)
@@ -1041,24 +1052,25 @@ def run(cfg: Config) -> dict[str, dict]:
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
             for r in kept[:1]:
-                show(f"a kept tuple (right answer: {r['answer']})", f"{r['init_text']}\n\n{r['control_phrase']}\n\n{r['revised_text']}")
+                show(f"a kept tuple (right: {r['answer']})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
             srt(model, records, cfg, end_ids, log)
             save_checkpoint(tokenizer, model, folder / "srt")
             measure("srt")
         if cfg.phase2:
-            sample = lambda: rollouts(model, tokenizer, grader, sets["distil"][:1], [prompt2], cfg, end_ids, 0)[0]["text"]  # noqa: E731
-            prompt2 = chat_ids(tokenizer, sets["distil"][0]["prompt"])
-            show(f"an answer before phase 2 (right: {sets['distil'][0]['answer']})", sample())
+            question = sets[cfg.eval_split][0]
+            prompt = chat_ids(tokenizer, question["prompt"])
+            show(f"an answer before phase 2 (right: {question['answer']})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
             distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, log)
-            show("the same after phase 2", sample())
+            show("the same question after phase 2", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
             save_checkpoint(tokenizer, model, folder / "sdzero")
             measure("sdzero")
         if grader.timeouts:
             print(f"{grader.timeouts} answers could not be graded in time and counted as wrong")
     figure(folder, results)
-    print(f"\n{cfg.eval_split} questions: {results['base']['n']}, {cfg.eval_samples} samples each at T = {cfg.temperature}; 95 % intervals in brackets")
+    print(f"\n{results['base']['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = {cfg.temperature}; "
+          "95 % intervals in brackets")
     print(results_table(results))
-    print(f"\n{folder}/: results.json, metrics.jsonl, figure.png" + (", srt/" if cfg.phase1 else "") + (", sdzero/" if cfg.phase2 else ""))
+    print(f"\n{folder}/ holds " + ", ".join(sorted(p.name for p in folder.iterdir())))
     return results
 
 
