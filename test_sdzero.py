@@ -1156,6 +1156,28 @@ def test_paired_test():
 # ----------------------------------------------------------------------------------------------------------------------------
 # Whole runs
 # ----------------------------------------------------------------------------------------------------------------------------
+def test_evaluation_counts_what_it_says(monkeypatch, tokenizer, model, phrases):
+    """Three questions, two samples each: right right, wrong right, wrong and cut off; the first one is revised."""
+    box = lambda x, end=(2,): tokenizer.encode(f"\\boxed{{{x}}}", add_special_tokens=False) + list(end)  # noqa: E731
+    sampled = [box(46), box(46), box(1), box(22), box(1), box(33, end=())]
+    answers, asked = [sampled, [box(46), box(1), box(33)], [box(1), box(22), box(1)]], []  # sampled, greedy, revised
+    monkeypatch.setattr(sdzero, "generate", lambda model, contexts, *a, **k: asked.append((contexts, k.get("greedy", False))) or answers[len(asked) - 1])
+    questions = [addition(12, 34), addition(11, 11), addition(22, 11)]
+    with verify.Grader("math") as grader:
+        r = sdzero.evaluate(model, tokenizer, grader, questions, small(eval_samples=2), phrases, [2])
+    assert [greedy for _, greedy in asked] == [False, True, False]
+    assert asked[2][0] == [sdzero.reviser_ids(sdzero.chat_ids(tokenizer, q["prompt"]), y, reward, phrases, [2])
+                           for q, y, reward in zip(questions, sampled[::2], (1.0, 0.0, 0.0))]
+    assert r["accuracy"] == 3 / 6 and r["scores"] == [[1, 1], [0, 1], [0, 0]] and r["accuracy_ci"] == sdzero.interval([1, 0.5, 0])
+    assert r["accuracy_greedy"] == pytest.approx(2 / 3) and r["greedy_scores"] == [1, 0, 1]
+    assert r["truncated"] == pytest.approx(1 / 6) and r["mean_tokens"] == pytest.approx(np.mean([len(ids) for ids in sampled]))
+    assert r["revised_accuracy"] == pytest.approx(1 / 3) and r["correction_rate"] == 1 / 2  # of two wrong first answers; breaking is no correction
+    answers, asked[:] = [[box(46)] * 2, [box(46)], [box(1)]], []
+    with verify.Grader("math") as grader:
+        r = sdzero.evaluate(model, tokenizer, grader, questions[:1], small(eval_samples=2), phrases, [2])
+    assert r["correction_rate"] is None and r["revised_accuracy"] == 0.0  # nothing was wrong at first
+
+
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory, checkpoint):
     """Both phases on the random model: (run folder, results)."""
