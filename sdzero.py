@@ -697,8 +697,11 @@ class RunFolder:
             for name in self.OWN if cfg.fresh else ():
                 file = self.path / name
                 shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
-            (self.path / "state").mkdir(parents=True, exist_ok=True)
-            (self.path / "state" / "rollouts.jsonl").touch()
+            try:
+                (self.path / "state").mkdir(parents=True, exist_ok=True)
+                (self.path / "state" / "rollouts.jsonl").touch()
+            except OSError as e:
+                raise UserError(f"--out {self.path} cannot be written: {e.strerror}") from e
             begun = (self.path / "results.json").is_file() or (self.path / "state" / "rollouts.jsonl").stat().st_size
             if begun and (self.path / "config.json").is_file():
                 saved = read_json(self.path / "config.json")
