@@ -86,7 +86,7 @@ class Config:
     trim: bool = option(True, "cut repeating tails and chatty openings off what was sampled, at token boundaries")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
     l_generation: Literal["wrong", "all", "none"] = option(
-        "wrong", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
+        "all", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
     srt_epochs: int = option(3, "passes over the kept tuples")
     srt_batch: int = option(64, "tuples per optimiser step")
     srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
@@ -110,7 +110,7 @@ class Config:
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
 TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, srt_batch=16, srt_lr=1e-3,
-            distil_batch=16, distil_lr=5e-4, warmup_steps=10)
+            distil_batch=16, distil_lr=3e-4, warmup_steps=10, eval_samples=2)
 
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
 
@@ -1122,7 +1122,7 @@ def train(cfg: Config, folder: RunFolder) -> None:
             kept = [r for r in records if r["kept"]]
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
-            for r in kept[:1]:
+            for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
                 show(f"a kept tuple (right: {r['answer']})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
             srt(model, records, cfg, end_ids, folder)
             if folder.writes:
