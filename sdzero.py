@@ -1051,7 +1051,7 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     reward = axes[2].twinx()
     reward.plot([100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
     reward.set(ylabel="%", ylim=(0, 100))
-    axes[2].legend(handles=axes[2].lines + reward.lines, loc="upper right")
+    axes[2].legend(handles=axes[2].lines + reward.lines, loc="center right")
     fig.savefig(folder / "figure.png", dpi=120)
     plt.close(fig)
 
