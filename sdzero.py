@@ -75,7 +75,7 @@ class Config:
     # sampling
     temperature: float = option(0.7, "sampling temperature of all rollouts (the KL is always at temperature 1)")
     max_tokens: int = option(4096, "longest response, in tokens; a response cut off there is wrong and gets no end token")
-    rollout_batch: int = option(64, "sequences generated at once")
+    rollout_batch: int = option(0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU")
     # phase 1
     phase1: bool = option(True, "--no-phase1 distils from the base itself (ablation: the paper finds almost no gain)")
     samples: int = option(1, "first answers y_init per question")
@@ -97,8 +97,14 @@ class Config:
     warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
+    kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
     grad_clip: float = option(1.0, "largest gradient norm, both phases")
-    micro_tokens: int = option(16384, "tokens (padding included) per forward and backward pass; the gradient does not depend on it")
+    # memory
+    micro_tokens: int = option(0, "tokens (padding included) per forward and backward pass, which the gradient does not depend on; "
+                               "0: 2048 on a CPU, by the memory plan on a GPU")
+    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments; with the paper's betas bfloat16 learns the same")
+    offload: bool = option(False, "keep moments and low halves of bfloat16 weights in CPU memory: exact, some seconds more per step")
+    plan: bool = option(False, "print what the phases need in memory, and which settings fit, from the model's config.json; then stop")
     # evaluation
     eval_split: Literal["test", "val"] = option("test", "val: choose settings on validation questions, look at test ones once")
     eval_samples: int = option(4, "sampled answers per question (avg@k), besides one greedy answer and one revision")
@@ -150,12 +156,11 @@ def make_config(cls=Config, **given) -> Config:
         cfg.task = "math"
     if not cfg.out:
         cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
-    for name in ("digits", "srt_questions", "distil_questions", "eval_questions", "max_tokens", "rollout_batch", "samples", "revisions",
-                 "srt_epochs", "srt_batch", "distil_epochs", "distil_batch", "micro_tokens", "eval_samples", "temperature", "srt_lr",
-                 "distil_lr", "grad_clip"):
+    for name in ("digits", "srt_questions", "distil_questions", "eval_questions", "max_tokens", "samples", "revisions", "srt_epochs",
+                 "srt_batch", "distil_epochs", "distil_batch", "eval_samples", "temperature", "srt_lr", "distil_lr", "grad_clip"):
         if not getattr(cfg, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(cfg, name)}")
-    for name in ("sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay"):
+    for name in ("sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip"):
         if not getattr(cfg, name) >= 0:
             raise UserError(f"--{name.replace('_', '-')} must not be negative, as {getattr(cfg, name)} is")
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
@@ -374,6 +379,9 @@ def load_tokenizer_and_model(cfg: Config):
     if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
         split_weights(model)
     model.to(device)
+    if device != "cpu" and not (cfg.micro_tokens and cfg.rollout_batch):
+        import bench
+        bench.fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return tokenizer, model
@@ -443,12 +451,29 @@ def derived_seed(*parts) -> int:
     return random.Random("/".join(map(str, parts))).getrandbits(31)
 
 
+def attempt(work):
+    """work(), or None where memory ran out; by then all that work() held is free again."""
+    try:
+        return work()
+    except RuntimeError as e:  # a GPU's torch.OutOfMemoryError, and what the CPU's allocator says
+        if not (isinstance(e, torch.OutOfMemoryError) or "out of memory" in str(e) or "can't allocate memory" in str(e)):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def engine(model) -> str:
+    """How rollouts are made: a GPU replaces finished rows at once; on a CPU that is slower than batches that end together."""
+    return "continuous batching" if model.device.type == "cuda" and hasattr(model, "generate_batch") else "batches sorted by length"
+
+
 @torch.no_grad()
 def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy: bool = False, desc: str = "") -> list[list[int]]:
     """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
 
     Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
-    config may set are off, since the losses are about the plain distribution. Prompts are batched by length.
+    config may set are off, since the losses are about the plain distribution. Halves cfg.rollout_batch when memory runs out.
     """
     from transformers import GenerationConfig
     sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": cfg.temperature, "top_k": 0, "top_p": 1.0}
@@ -456,23 +481,42 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
     # generate() fills whatever is None here from the checkpoint's own generation config (suppressed tokens, biases, guidance ...)
     own, model.generation_config = model.generation_config, GenerationConfig()
     model.eval()  # also makes gradient checkpointing leave the KV cache alone
-    device, responses = model.device, [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    device, responses, continuous = model.device, [[] for _ in prompts], engine(model) == "continuous batching"
+
+    def continuous_batching(rows):
+        from transformers import ContinuousBatchingConfig
+        settings = ContinuousBatchingConfig(max_requests_per_batch=cfg.rollout_batch or 64, seed=seed)
+        done = model.generate_batch([prompts[i] for i in rows], generation_config=config, continuous_batching_config=settings)
+        done = [output.generated_tokens for output in done.values() if output.is_finished() and not output.error]
+        return done if len(done) == len(rows) else None  # its thread reports an error, such as no memory, only by what is missing
+
+    def left_padded(rows):
+        length = max(len(prompts[i]) for i in rows)
+        input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T)
+        mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
+        return model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)[:, length:].tolist()
+
+    left = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, model, "generation_config", own)
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc, mininterval=1.0))
         torch.manual_seed(seed)
-        for start in range(0, len(order), cfg.rollout_batch):
-            rows = order[start:start + cfg.rollout_batch]
-            length = max(len(prompts[i]) for i in rows)
-            input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
-            mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
-            output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
-            for i, row in zip(rows, output[:, length:].tolist()):  # the padding behind a response is an end token too: cut at the first
+        while left:
+            rows = left if continuous else left[:cfg.rollout_batch or 64]
+            size = min(len(rows), cfg.rollout_batch or 64)
+            output = attempt(lambda: (continuous_batching if continuous else left_padded)(rows))
+            if output is None:
+                if size == 1:
+                    raise UserError("memory ran out while one sequence was generated; lower --max-tokens")
+                cfg.rollout_batch = size // 2
+                print(f"memory ran out with {size} sequences at once: going on with --rollout-batch {cfg.rollout_batch}")
+                continue
+            for i, row in zip(rows, output):  # the padding behind a response is an end token too: cut at the first
                 stop = next((t for t, token in enumerate(row) if token in end_ids), None)
                 responses[i] = row if stop is None else row[:stop + 1]
             bar.update(len(rows))
+            left = left[len(rows):]
     return responses
 
 
@@ -530,15 +574,38 @@ def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
 # Losses. Each is a function of logits (n, V) that gives one value per token (n,); hidden states are projected chunk by chunk so
 # that the (T, V) logits, which for a 4B model outweigh everything else, are never whole in memory.
 # ----------------------------------------------------------------------------------------------------------------------------
+class KL(torch.autograd.Function):
+    """KL(a || b) per token in nats over the full vocabulary: sum_v p_a (log p_a - log p_b). Logits (n, V), (n, V) -> (n,)
+
+    The gradients are written out, d/da = p_a (log p_a - log p_b - KL) and d/db = p_b - p_a, because autograd would make twice as
+    many passes over (n, V) and keep twice as many copies. Any differentiable function of logits can stand beside this one.
+    """
+
+    @staticmethod
+    def forward(ctx, a, b):
+        p, ratio = F.log_softmax(a, -1), F.log_softmax(b, -1)  # two buffers, for log p_a and log p_b at first
+        ctx.p_b = ratio.exp() if ctx.needs_input_grad[1] else None
+        ratio.neg_().add_(p)
+        kl = torch.linalg.vecdot(p.exp_(), ratio)
+        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl
+        return kl
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_a = ctx.ratio.sub_(ctx.kl[:, None]).mul_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[0] else None
+        grad_b = ctx.p_b.sub_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[1] else None
+        ctx.p_a = ctx.p_b = ctx.ratio = None  # overwritten: no second backward pass
+        return grad_a, grad_b
+
+
 def reverse_kl(student_logits, teacher_logits):
-    """KL(student || teacher) per token, in nats: sum_v p_s (log p_s - log p_t), over the full vocabulary. (n, V), (n, V) -> (n,)"""
-    log_s, log_t = F.log_softmax(student_logits, -1), F.log_softmax(teacher_logits, -1)
-    return (log_s.exp() * (log_s - log_t)).sum(-1)
+    """KL(student || teacher) per token. (n, V), (n, V) -> (n,)"""
+    return KL.apply(student_logits, teacher_logits)
 
 
 def forward_kl(student_logits, teacher_logits):
-    """KL(teacher || student) per token, in nats. (n, V), (n, V) -> (n,)"""
-    return reverse_kl(teacher_logits, student_logits)
+    """KL(teacher || student) per token. (n, V), (n, V) -> (n,)"""
+    return KL.apply(teacher_logits, student_logits)
 
 
 def mixed_kl(student_logits, teacher_logits):
@@ -603,6 +670,7 @@ class TokenLoss(torch.autograd.Function):
                 losses = loss_fn(finish(leaf), rows)  # (n,)
             per_token[rows] = losses.detach()
             if need_h or need_w:
+                del raw
                 g = torch.autograd.grad(losses, leaf, torch.ones_like(losses))[0].to(hidden.dtype)  # (n, V)
                 if need_h:
                     grad_h[rows] = g @ weight
@@ -616,30 +684,36 @@ class TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_sum, _):
-        return *(g if g is None else g.mul_(grad_sum) for g in ctx.grads), None, None, None
+        grads, ctx.grads = ctx.grads, None  # nothing else may hold them, or autograd would copy grad_w into .grad
+        return *(g if g is None else g.mul_(grad_sum) for g in grads), None, None, None
 
 
-CHUNK = 128  # tokens whose logits are in memory at once
+CHUNK = 25_000_000  # logits (tokens times vocabulary) in memory at once, in four or five copies
 
 
 def token_loss(hidden, head, loss_fn):
     """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
-    return TokenLoss.apply(hidden, *head, loss_fn, CHUNK)
+    return TokenLoss.apply(hidden, *head, loss_fn, max(1, CHUNK // len(head[0])))
 
 
-def nll_loss(model, hidden, targets):
-    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,) -> sum, (N,)"""
-    return token_loss(hidden, head_of(model), lambda logits, rows: F.cross_entropy(logits, targets[rows], reduction="none"))
+def nll_loss(model, hidden, targets, weights=None):
+    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,), weights (N,) -> sum, (N,)"""
+    def loss_fn(logits, rows):
+        nll = F.cross_entropy(logits, targets[rows], reduction="none")
+        return nll if weights is None else nll * weights[rows]
+
+    return token_loss(hidden, head_of(model), loss_fn)
 
 
-def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse"):
-    """Phase 2's divergence over N tokens; teacher_hidden (N, H') carries no gradient. -> sum, (N,)"""
+def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse", clip: float = 0.0):
+    """Phase 2's divergence over N tokens, each at most `clip` if that is above 0; teacher_hidden (N, H') has no gradient. -> sum, (N,)"""
     teacher_head = head_of(teacher)
 
     def loss_fn(logits, rows):
         with torch.no_grad():
             teacher_logits = logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
-        return DIVERGENCES[divergence](logits, teacher_logits)
+        losses = DIVERGENCES[divergence](logits, teacher_logits)
+        return losses.clamp(max=clip) if clip else losses
 
     return token_loss(hidden, head_of(student), loss_fn)
 
@@ -647,15 +721,15 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str 
 def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
     """Last hidden states that predict the response tokens, rows one after the other: (sum of response lengths, H).
 
-    Rows are padded on the right and attend causally, so padding changes nothing. The last response token is predicted, never read.
+    Rows are padded on the right and attend causally, so padding changes nothing and no mask is needed: attention takes its fast
+    path. The last response token is predicted, never read.
     """
     rows = [c + r[:-1] for c, r in zip(contexts, responses)]
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    response_mask = torch.tensor([[len(c) - 1 <= t < len(row) for t in range(width)] for c, row in zip(contexts, rows)], device=model.device)  # (B, T)
-    hidden = model.base_model(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, H)
-    return hidden[response_mask]
+    places = [i * width + t for i, (c, row) in enumerate(zip(contexts, rows)) for t in range(len(c) - 1, len(row))]
+    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
+    return hidden.flatten(0, 1)[torch.tensor(places, device=model.device)]
 
 
 @torch.no_grad()
@@ -666,13 +740,41 @@ def log_probs(model, contexts, responses):
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length so that rows x longest row stays within `budget` tokens (one row at least)."""
-    batches, order = [[]], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    """Indices grouped by similar length: rows x longest row stays within `budget` tokens (one row at least), a tenth of them padding.
+
+    Below 1024 tokens padding is let be, since a pass over fewer costs about as much.
+    """
+    batches, order = [], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     for i in order:
-        if batches[-1] and lengths[batches[-1][0]] * (len(batches[-1]) + 1) > budget:
+        size = lengths[batches[-1][0]] * (len(batches[-1]) + 1) if batches else 0  # tokens, if row i went into the last batch
+        if not batches or size > budget or (size > 1024 and size - sum(lengths[j] for j in batches[-1]) - lengths[i] > size / 10):
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
+    """Add the gradient of loss_of(rows), summed over micro-batches of rows, to the model's, which has none yet; returns that sum.
+
+    Where memory runs out, cfg.micro_tokens is halved and the batch starts again with clean gradients: the failed backward pass
+    has added to some of them.
+    """
+    def whole_batch():
+        loss = 0.0
+        for rows in micro_batches(lengths, cfg.micro_tokens or 2048):
+            part = loss_of(rows)
+            part.backward()
+            loss += part.detach().double()
+        return float(loss)
+
+    while (loss := attempt(whole_batch)) is None:
+        model.zero_grad(set_to_none=True)
+        tokens = max(max(lengths) * len(rows) for rows in micro_batches(lengths, cfg.micro_tokens or 2048))
+        if tokens <= max(lengths):
+            raise UserError(f"memory ran out in a pass over one row of {tokens} tokens; try --gradient-checkpointing or a lower --max-tokens")
+        cfg.micro_tokens = max(max(lengths), tokens // 2)
+        print(f"memory ran out in a pass over {tokens} tokens: going on with --micro-tokens {cfg.micro_tokens}")
+    return loss
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -699,33 +801,45 @@ def split_weights(model) -> None:
 
 
 class SplitAdamW(torch.optim.AdamW):
-    """AdamW on split weights: every step is taken on the fp32 value and split again. Gradients are bfloat16, moments fp32."""
+    """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for moments in bfloat16.
+
+    Works through slices of a million weights, so that its temporaries are small, and so that moments and low halves can stay
+    in CPU memory (--offload). bfloat16 moments lose changes below 0.4 %, which is nothing beside the 5 % of g * g that enter
+    exp_avg_sq at each step; with the usual beta2 of 0.999 it would be too much.
+    """
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
             lr, (b1, b2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state, is_split = self.state[p], p.dtype == torch.bfloat16
                 if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(p, dtype=torch.float32), exp_avg_sq=torch.zeros_like(p, dtype=torch.float32))
+                    zeros = torch.zeros(p.shape, dtype=group["moments"], device="cpu" if group["offload"] else p.device)
+                    state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
+                    if is_split:
+                        p.low_bits = p.low_bits.to(zeros.device)
                 state["step"] += 1
-                low_bits = p.low_bits = p.low_bits.to(p.device)
-                w = ((p.view(torch.int16).to(torch.int32) << 16) + low_bits).view(torch.float32)
-                g = p.grad.float()
-                m, v = state["exp_avg"].lerp_(g, 1 - b1), state["exp_avg_sq"].lerp_(g * g, 1 - b2)
-                w.mul_(1 - lr * decay).addcdiv_(m / (1 - b1 ** state["step"]), (v / (1 - b2 ** state["step"])).sqrt_().add_(eps), value=-lr)
-                high, low = split(w)
-                p.copy_(high)
-                low_bits.copy_(low)
+                kept = [p.data, state["exp_avg"], state["exp_avg_sq"], p.low_bits if is_split else p.data]
+                for g, *stored in zip(*(t.view(-1).split(2**20) for t in [p.grad, *kept])):
+                    w, m, v, low = (t.to(p.device) for t in stored)
+                    g, m, v = g.float(), m.float(), v.float()
+                    if is_split:
+                        w = ((w.view(torch.int16).to(torch.int32) << 16) + low).view(torch.float32)
+                    m.lerp_(g, 1 - b1)
+                    v.lerp_(g.square(), 1 - b2)
+                    w.mul_(1 - lr * decay).addcdiv_(m, v.div(1 - b2 ** state["step"]).sqrt_().add_(eps), value=-lr / (1 - b1 ** state["step"]))
+                    w, low = split(w) if is_split else (w, w)
+                    for old, new in zip(stored, (w, m, v, low)):
+                        old.copy_(new)
 
 
-def adamw(model, lr: float, weight_decay: float):
-    """AdamW with the paper's betas; SplitAdamW where the weights are bfloat16."""
-    kind = SplitAdamW if next(model.parameters()).dtype == torch.bfloat16 else torch.optim.AdamW
-    return kind(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+def adamw(model, lr: float, weight_decay: float, cfg: Config = Config()):
+    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are kept off the GPU."""
+    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+    if next(model.parameters()).dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+        return torch.optim.AdamW(model.parameters(), fused=True, **options)
+    return SplitAdamW([{"params": list(model.parameters()), "moments": getattr(torch, cfg.moments), "offload": cfg.offload}], **options)
 
 
 def update(model, optimizer, lr: float, grad_clip: float) -> float:
@@ -822,15 +936,23 @@ def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], li
 
 
 def train_on(model, examples, normaliser: int, cfg: Config) -> float:
-    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats."""
-    loss = 0.0
-    for rows in micro_batches([len(c) + len(t) for c, t in examples], cfg.micro_tokens):
-        contexts, responses = zip(*(examples[i] for i in rows))
+    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats.
+
+    L_revision and L_generation of a tuple score parts of the same ids: those share one pass, and their tokens count twice.
+    """
+    starts = {}  # ids of a row -> where the target of each of its examples starts
+    for context, target in examples:
+        starts.setdefault((*context, *target), []).append(len(context))
+    rows = [(list(ids), sorted(s)) for ids, s in starts.items()]
+
+    def loss_of(batch):
+        contexts, responses = [rows[i][0][:rows[i][1][0]] for i in batch], [rows[i][0][rows[i][1][0]:] for i in batch]
         targets = torch.tensor([t for r in responses for t in r], device=model.device)  # (N,)
-        total = nll_loss(model, response_hidden(model, contexts, responses), targets)[0] / normaliser
-        total.backward()
-        loss += total.item()
-    return loss
+        counts = [sum(s <= t for s in rows[i][1]) for i in batch for t in range(rows[i][1][0], len(rows[i][0]))]
+        weights = torch.tensor(counts, device=model.device)  # (N,)
+        return nll_loss(model, response_hidden(model, contexts, responses), targets, weights)[0] / normaliser
+
+    return accumulate(model, [len(ids) for ids, _ in rows], cfg, loss_of)
 
 
 def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
@@ -839,7 +961,7 @@ def srt(model, records: list[dict], cfg: Config, end_ids, log: Log) -> None:
     if not kept:
         raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample more "
                         "(--srt-questions, --revisions), or start from a stronger model.")
-    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay), math.ceil(len(kept) / cfg.srt_batch)
+    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay, cfg), math.ceil(len(kept) / cfg.srt_batch)
     steps = cfg.srt_epochs * steps_per_epoch
     model.train()
     bar = tqdm(range(steps), desc="phase 1: SRT", unit="step", mininterval=1.0)
@@ -866,16 +988,17 @@ def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_i
     """
     for s in samples:
         s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
-    normaliser, loss = sum(len(s["ids"]) for s in samples), 0.0
-    for rows in micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens):
+    normaliser = sum(len(s["ids"]) for s in samples)
+
+    def loss_of(rows):
         responses = [samples[i]["ids"] for i in rows]
         with torch.no_grad():
             teacher_hidden = response_hidden(teacher, [samples[i]["teacher_context"] for i in rows], responses)  # (N, H)
         hidden = response_hidden(student, [samples[i]["context"] for i in rows], responses)  # (N, H)
-        total = distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence)[0] / normaliser
-        total.backward()
-        loss += total.item()
-    return loss
+        return distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence, cfg.kl_clip)[0] / normaliser
+
+    # the student's length counts: a teacher's row is twice as long, but a pass without gradients needs far less memory
+    return accumulate(student, [len(s["context"]) + len(s["ids"]) for s in samples], cfg, loss_of)
 
 
 def frozen_copy(model):
@@ -885,7 +1008,7 @@ def frozen_copy(model):
 
 def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, log: Log) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
-    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay)
+    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg)
     order = [i for e in range(cfg.distil_epochs) for i in random.Random(derived_seed(cfg.seed, "distil", e)).sample(range(len(questions)), len(questions))]
     steps = math.ceil(len(order) / cfg.distil_batch)
     bar = tqdm(range(steps), desc="phase 2: distillation", unit="step", mininterval=1.0)
@@ -1021,7 +1144,7 @@ def run(cfg: Config) -> dict[str, dict]:
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     print(f"{cfg.model}: {sum(p.numel() for p in model.parameters()):,} parameters in {next(model.parameters()).dtype} on {model.device}; "
-          f"questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()) + f"; run folder {folder}")
+          f"rollouts by {engine(model)}; questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items()) + f"; run folder {folder}")
     log, results = Log(folder / "metrics.jsonl"), {}
 
     with verify.Grader("math") as grader:
@@ -1064,7 +1187,12 @@ def run(cfg: Config) -> dict[str, dict]:
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        run(make_config(**parse_options(argv)))
+        cfg = make_config(**parse_options(argv))
+        if cfg.plan:
+            import bench
+            print(bench.plan(cfg))
+        else:
+            run(cfg)
     except UserError as e:
         print(f"sdzero: {e}", file=sys.stderr)
         return 2
