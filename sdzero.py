@@ -14,7 +14,8 @@ control phrase P_r, chosen by the reward r, and writes a better answer.
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
     python sdzero.py --help                                       # every option, with its default
 
-Read from top to bottom: configuration, questions, prompts, rollouts, rewards, losses, phase 1, phase 2, evaluation, main.
+Read from top to bottom: configuration, the model, prompts, rollouts and rewards, losses, optimiser, phase 1, phase 2, evaluation,
+main. Where questions come from is in questions.py, what a run writes in runs.py, the rewards in verify.py.
 """
 import argparse
 import contextlib
@@ -28,8 +29,7 @@ import shutil
 import signal
 import sys
 import threading
-import time
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -41,6 +41,7 @@ from tqdm import tqdm
 
 import verify
 from questions import UserError, load_questions, require_hub
+from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
@@ -78,7 +79,7 @@ class Config:
     # sampling
     temperature: float = option(0.7, "sampling temperature of all rollouts (the KL is always at temperature 1)")
     max_tokens: int = option(4096, "longest response, in tokens; a response cut off there is wrong and gets no end token")
-    rollout_batch: int = option(64, "sequences generated at once")
+    rollout_batch: int = option(0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU")
     # phase 1
     phase1: bool = option(True, "--no-phase1 distils from the base itself (ablation: the paper finds almost no gain)")
     samples: int = option(1, "first answers y_init per question")
@@ -101,8 +102,14 @@ class Config:
     warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
+    kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
     grad_clip: float = option(1.0, "largest gradient norm, both phases")
-    micro_tokens: int = option(16384, "tokens (padding included) per forward and backward pass; the gradient does not depend on it")
+    # memory
+    micro_tokens: int = option(0, "tokens (padding included) per forward and backward pass, which the gradient does not depend on; "
+                               "0: 2048 on a CPU, by the memory plan on a GPU")
+    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments; with the paper's betas bfloat16 learns the same")
+    offload: bool = option(False, "keep moments and low halves of bfloat16 weights in CPU memory: exact, some seconds more per step")
+    plan: bool = option(False, "print what the phases need in memory, and which settings fit, from the model's config.json; then stop")
     # evaluation
     eval_split: Literal["test", "val"] = option("test", "val: choose settings on validation questions, look at test ones once")
     eval_samples: int = option(4, "sampled answers per question (avg@k), besides one greedy answer and one revision")
@@ -110,7 +117,7 @@ class Config:
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
 TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, srt_batch=16, srt_lr=1e-3,
-            distil_batch=16, distil_lr=3e-4, warmup_steps=10, eval_samples=2)
+            distil_batch=16, distil_lr=2e-4, warmup_steps=10, eval_samples=2)
 
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
 
@@ -151,10 +158,11 @@ def make_config(cls=Config, **given) -> Config:
         cfg.task = "math"
     if not cfg.out:
         cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
-    for f in fields(Config):  # every number is a count or a size; these may be 0
-        value, least = getattr(cfg, f.name), f.name in ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay")
-        if f.type in (int, float) and not (value >= 0 if least else value > 0):
-            raise UserError(f"--{f.name.replace('_', '-')} must be {'at least' if least else 'above'} 0, not {value}")
+    may_be_0 = ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip")
+    for f in fields(Config):  # every number is a count or a size
+        value = getattr(cfg, f.name)
+        if f.type in (int, float) and not (value >= 0 if f.name in may_be_0 else value > 0):
+            raise UserError(f"--{f.name.replace('_', '-')} must be {'at least' if f.name in may_be_0 else 'above'} 0, not {value}")
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
@@ -227,6 +235,9 @@ def load_tokenizer_and_model(cfg: Config):
     if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
         split_weights(model)
     model.to(device)
+    if device != "cpu" and not (cfg.micro_tokens and cfg.rollout_batch):
+        import bench
+        bench.fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return tokenizer, model
@@ -289,38 +300,28 @@ def reviser_ids(prompt_ids, response_ids, reward: float, phrases, end_ids) -> li
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
-# Several processes (torchrun): each has the whole model and does its share; sums over ranks make one process of them
-# ----------------------------------------------------------------------------------------------------------------------------
-def rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def gather(item) -> list:
-    """`item` of every rank, in the order of ranks."""
-    items = [item]
-    if world() > 1:
-        items = [None] * world()
-        dist.all_gather_object(items, item)
-    return items
-
-
-def sum_gradients(model) -> None:
-    """Add up the ranks' gradients. Every loss is divided by the tokens of the whole batch, so the sum is its gradient."""
-    for p in model.parameters() if world() > 1 else ():
-        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        dist.all_reduce(p.grad)
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
 # Rollouts
 # ----------------------------------------------------------------------------------------------------------------------------
 def derived_seed(*parts) -> int:
     """A seed for one step of one phase, so that no step's randomness depends on what ran before it."""
     return random.Random("/".join(map(str, parts))).getrandbits(31)
+
+
+def attempt(work):
+    """work(), or None where memory ran out; by then all that work() held is free again."""
+    try:
+        return work()
+    except RuntimeError as e:  # a GPU's torch.OutOfMemoryError, and what the CPU's allocator says
+        if not (isinstance(e, torch.OutOfMemoryError) or "out of memory" in str(e) or "can't allocate memory" in str(e)):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return None
+
+
+def engine(model) -> str:
+    """How rollouts are made: a GPU replaces finished rows at once; on a CPU that is slower than batches that end together."""
+    return "continuous batching" if model.device.type == "cuda" and hasattr(model, "generate_batch") else "batches sorted by length"
 
 
 @torch.no_grad()
@@ -330,7 +331,8 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
 
     Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
     config may set are off, since the losses are about the plain distribution. Prompts are batched by length; every rank takes
-    each world-th batch. A batch that `folder` (a RunFolder) holds under `key` was paid for before the run was stopped.
+    each world-th batch. A batch that `folder` (a RunFolder) holds under `key` was paid for before the run was stopped. Where
+    memory runs out, half as many sequences are generated at once from then on.
     """
     from transformers import GenerationConfig
     sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": cfg.temperature, "top_k": 0, "top_p": 1.0}
@@ -338,31 +340,55 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
     # generate() fills whatever is None here from the checkpoint's own generation config (suppressed tokens, biases, guidance ...)
     own, model.generation_config = model.generation_config, GenerationConfig()
     model.eval()  # also makes gradient checkpointing leave the KV cache alone
-    device, responses = model.device, [[] for _ in prompts]
+    device, responses, continuous = model.device, [[] for _ in prompts], engine(model) == "continuous batching"
+    at_once = cfg.rollout_batch or 64
+    size = at_once * 8 if continuous else at_once  # continuous batching wants a queue to refill from
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+
+    def continuous_batching(rows, seed):
+        from transformers import ContinuousBatchingConfig
+        settings = ContinuousBatchingConfig(max_requests_per_batch=min(at_once, model.rollout_limit), seed=seed)
+        done = model.generate_batch([prompts[i] for i in rows], generation_config=config, continuous_batching_config=settings)
+        done = [output.generated_tokens for output in done.values() if output.is_finished() and not output.error]
+        return done if len(done) == len(rows) else None  # its thread reports an error, such as no memory, only by what is missing
+
+    def left_padded(rows, seed):
+        torch.manual_seed(seed)
+        output = []
+        for part in (rows[i:i + model.rollout_limit] for i in range(0, len(rows), model.rollout_limit)):
+            length = max(len(prompts[i]) for i in part)
+            input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in part], device=device)  # (B, T)
+            mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in part], device=device)  # (B, T)
+            output += model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)[:, length:].tolist()
+        return output
+
+    def sample(rows, seed):
+        model.rollout_limit = getattr(model, "rollout_limit", at_once)
+        while (batch := attempt(lambda: (continuous_batching if continuous else left_padded)(rows, seed))) is None:
+            now = min(model.rollout_limit, len(rows))
+            if now == 1:
+                raise UserError("memory ran out while one sequence was generated; lower --max-tokens")
+            model.rollout_limit = now // 2
+            print(f"memory ran out with {now} sequences at once: going on with {now // 2}")
+        for row in batch:  # the padding behind a response is an end token too: cut behind the first
+            del row[next((t + 1 for t, token in enumerate(row) if token in end_ids), len(row)):]
+        return batch
+
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, model, "generation_config", own)
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc or rank() > 0, mininterval=1.0))
-        for first in range(0, len(order), cfg.rollout_batch * world()):
-            starts = range(first, min(first + cfg.rollout_batch * world(), len(order)), cfg.rollout_batch)  # one batch per rank
-            known = [folder and folder.recall(f"{key}/{start}") for start in starts]
-            mine = starts[rank():rank() + 1]
-            for start in mine if not all(known) else ():
-                rows = order[start:start + cfg.rollout_batch]
-                torch.manual_seed(derived_seed(seed, start))
-                length = max(len(prompts[i]) for i in rows)
-                input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in rows])  # (B, T), left-padded
-                mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in rows])  # (B, T)
-                output = model.generate(input_ids=input_ids.to(device), attention_mask=mask.to(device), generation_config=config)
-                batch = output[:, length:].tolist()
-                for row in batch:  # the padding behind a response is an end token too
-                    del row[next((t + 1 for t, token in enumerate(row) if token in end_ids), len(row)):]
-            batches = known if all(known) else gather(batch if mine else None)
+        for first in range(0, len(order), size * world()):
+            starts = range(first, min(first + size * world(), len(order)), size)  # one batch per rank
+            batches = [folder and folder.recall(f"{key}/{start}") for start in starts]
+            paid = all(batches)
+            if not paid:
+                mine = [sample(order[start:start + size], derived_seed(seed, start)) for start in starts[rank():rank() + 1]]
+                batches = sum(gather(mine), [])
             for start, batch in zip(starts, batches):
-                for i, row in zip(order[start:start + cfg.rollout_batch], batch):
+                for i, row in zip(order[start:start + size], batch):
                     responses[i] = row
-                if folder and not all(known):
+                if folder and not paid:
                     folder.remember(f"{key}/{start}", batch)
                 bar.update(len(batch))
             if desc and folder and folder.stopping():
@@ -428,15 +454,38 @@ def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
 # Losses. Each is a function of logits (n, V) that gives one value per token (n,); hidden states are projected chunk by chunk so
 # that the (T, V) logits, which for a 4B model outweigh everything else, are never whole in memory.
 # ----------------------------------------------------------------------------------------------------------------------------
+class KL(torch.autograd.Function):
+    """KL(a || b) per token in nats over the full vocabulary: sum_v p_a (log p_a - log p_b). Logits (n, V), (n, V) -> (n,)
+
+    The gradients are written out, d/da = p_a (log p_a - log p_b - KL) and d/db = p_b - p_a, because autograd would make twice as
+    many passes over (n, V) and keep twice as many copies. Any differentiable function of logits can stand beside this one.
+    """
+
+    @staticmethod
+    def forward(ctx, a, b):
+        p, ratio = F.log_softmax(a, -1), F.log_softmax(b, -1)  # two buffers, for log p_a and log p_b at first
+        ctx.p_b = ratio.exp() if ctx.needs_input_grad[1] else None
+        ratio.neg_().add_(p)
+        kl = torch.linalg.vecdot(p.exp_(), ratio)
+        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl
+        return kl
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_a = ctx.ratio.sub_(ctx.kl[:, None]).mul_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[0] else None
+        grad_b = ctx.p_b.sub_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[1] else None
+        ctx.p_a = ctx.p_b = ctx.ratio = None  # overwritten: no second backward pass
+        return grad_a, grad_b
+
+
 def reverse_kl(student_logits, teacher_logits):
-    """KL(student || teacher) per token, in nats: sum_v p_s (log p_s - log p_t), over the full vocabulary. (n, V), (n, V) -> (n,)"""
-    log_s, log_t = F.log_softmax(student_logits, -1), F.log_softmax(teacher_logits, -1)
-    return (log_s.exp() * (log_s - log_t)).sum(-1)
+    """KL(student || teacher) per token. (n, V), (n, V) -> (n,)"""
+    return KL.apply(student_logits, teacher_logits)
 
 
 def forward_kl(student_logits, teacher_logits):
-    """KL(teacher || student) per token, in nats. (n, V), (n, V) -> (n,)"""
-    return reverse_kl(teacher_logits, student_logits)
+    """KL(teacher || student) per token. (n, V), (n, V) -> (n,)"""
+    return KL.apply(teacher_logits, student_logits)
 
 
 def mixed_kl(student_logits, teacher_logits):
@@ -501,6 +550,7 @@ class TokenLoss(torch.autograd.Function):
                 losses = loss_fn(finish(leaf), rows)  # (n,)
             per_token[rows] = losses.detach()
             if need_h or need_w:
+                del raw
                 g = torch.autograd.grad(losses, leaf, torch.ones_like(losses))[0].to(hidden.dtype)  # (n, V)
                 if need_h:
                     grad_h[rows] = g @ weight
@@ -514,30 +564,36 @@ class TokenLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_sum, _):
-        return *(g if g is None else g.mul_(grad_sum) for g in ctx.grads), None, None, None
+        grads, ctx.grads = ctx.grads, None  # nothing else may hold them, or autograd would copy grad_w into .grad
+        return *(g if g is None else g.mul_(grad_sum) for g in grads), None, None, None
 
 
-CHUNK = 128  # tokens whose logits are in memory at once
+CHUNK = 25_000_000  # logits (tokens times vocabulary) in memory at once, in four or five copies
 
 
 def token_loss(hidden, head, loss_fn):
     """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
-    return TokenLoss.apply(hidden, *head, loss_fn, CHUNK)
+    return TokenLoss.apply(hidden, *head, loss_fn, max(1, CHUNK // len(head[0])))
 
 
-def nll_loss(model, hidden, targets):
-    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,) -> sum, (N,)"""
-    return token_loss(hidden, head_of(model), lambda logits, rows: F.cross_entropy(logits, targets[rows], reduction="none"))
+def nll_loss(model, hidden, targets, weights=None):
+    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,), weights (N,) -> sum, (N,)"""
+    def loss_fn(logits, rows):
+        nll = F.cross_entropy(logits, targets[rows], reduction="none")
+        return nll if weights is None else nll * weights[rows]
+
+    return token_loss(hidden, head_of(model), loss_fn)
 
 
-def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse"):
-    """Phase 2's divergence over N tokens; teacher_hidden (N, H') carries no gradient. -> sum, (N,)"""
+def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse", clip: float = 0.0):
+    """Phase 2's divergence over N tokens, each at most `clip` if that is above 0; teacher_hidden (N, H') has no gradient. -> sum, (N,)"""
     teacher_head = head_of(teacher)
 
     def loss_fn(logits, rows):
         with torch.no_grad():
             teacher_logits = logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
-        return DIVERGENCES[divergence](logits, teacher_logits)
+        losses = DIVERGENCES[divergence](logits, teacher_logits)
+        return losses.clamp(max=clip) if clip else losses
 
     return token_loss(hidden, head_of(student), loss_fn)
 
@@ -545,16 +601,15 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str 
 def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
     """Last hidden states that predict the response tokens, rows one after the other: (sum of response lengths, H).
 
-    Rows are padded on the right and attend causally, so padding changes nothing. The last response token is predicted, never read.
+    Rows are padded on the right and attend causally, so padding changes nothing and no mask is needed: attention takes its fast
+    path. The last response token is predicted, never read.
     """
     rows = [c + r[:-1] for c, r in zip(contexts, responses)]
     width = max(map(len, rows))
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    starts, lengths = torch.tensor([[len(c) - 1, len(row)] for c, row in zip(contexts, rows)], device=model.device)[..., None].unbind(1)
-    t = torch.arange(width, device=model.device)  # (T,), against starts and lengths (B, 1)
-    response_mask = (starts <= t) & (t < lengths)  # (B, T)
-    hidden = model.base_model(input_ids=input_ids, attention_mask=(t < lengths).long(), use_cache=False).last_hidden_state  # (B, T, H)
-    return hidden[response_mask]
+    places = [i * width + t for i, (c, row) in enumerate(zip(contexts, rows)) for t in range(len(c) - 1, len(row))]
+    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
+    return hidden.flatten(0, 1)[torch.tensor(places, device=model.device)]
 
 
 @torch.no_grad()
@@ -565,13 +620,48 @@ def log_probs(model, contexts, responses):
 
 
 def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length so that rows x longest row stays within `budget` tokens (one row at least)."""
-    batches, order = [[]], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    """Indices grouped by similar length: rows x longest row stays within `budget` tokens (one row at least), a tenth of them padding.
+
+    Below 1024 tokens padding is let be, since a pass over fewer costs about as much.
+    """
+    batches, order = [], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     for i in order:
-        if batches[-1] and lengths[batches[-1][0]] * (len(batches[-1]) + 1) > budget:
+        size = lengths[batches[-1][0]] * (len(batches[-1]) + 1) if batches else 0  # tokens, if row i went into the last batch
+        if not batches or size > budget or (size > 1024 and size - sum(lengths[j] for j in batches[-1]) - lengths[i] > size / 10):
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
+    """Add the gradient of loss_of(rows), summed over micro-batches of rows, to the model's, which has none yet; returns that sum.
+
+    Ranks share the rows. Where memory runs out, cfg.micro_tokens is halved and the rank's share starts again with clean gradients,
+    since the failed backward pass has added to some of them.
+    """
+    share = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)[rank()::world()]
+    longest = max((lengths[i] for i in share), default=0)
+
+    def batches():
+        return [[share[j] for j in rows] for rows in micro_batches([lengths[i] for i in share], cfg.micro_tokens or 2048)]
+
+    def whole_share():
+        loss = 0.0
+        for rows in batches():
+            part = loss_of(rows)
+            part.backward()
+            loss += part.detach().double()
+        return float(loss)
+
+    while (loss := attempt(whole_share)) is None:
+        model.zero_grad(set_to_none=True)
+        tokens = max(max(lengths[i] for i in rows) * len(rows) for rows in batches())
+        if tokens <= longest:
+            raise UserError(f"memory ran out in a pass over one row of {tokens} tokens; try --gradient-checkpointing or a lower --max-tokens")
+        cfg.micro_tokens = max(longest, tokens // 2)
+        print(f"memory ran out in a pass over {tokens} tokens: going on with --micro-tokens {cfg.micro_tokens}")
+    sum_gradients(model)
+    return sum(gather(loss))
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -598,35 +688,45 @@ def split_weights(model) -> None:
 
 
 class SplitAdamW(torch.optim.AdamW):
-    """AdamW on split weights: every step is taken on the fp32 value and split again. Gradients are bfloat16, moments fp32."""
+    """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for moments in bfloat16.
+
+    Works through slices of a million weights, so that its temporaries are small, and so that moments and low halves can stay
+    in CPU memory (--offload). bfloat16 moments lose changes below 0.4 %, which is nothing beside the 5 % of g * g that enter
+    exp_avg_sq at each step; with the usual beta2 of 0.999 it would be too much.
+    """
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
             lr, (b1, b2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
+            for p in (p for p in group["params"] if p.grad is not None):
+                state, is_split = self.state[p], p.dtype == torch.bfloat16
                 if not state:
-                    state.update(step=0, exp_avg=torch.zeros_like(p, dtype=torch.float32))
-                    state["exp_avg_sq"] = torch.zeros_like(state["exp_avg"])
+                    zeros = torch.zeros(p.shape, dtype=group["moments"], device="cpu" if group["offload"] else p.device)
+                    state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
+                    if is_split:
+                        p.low_bits = p.low_bits.to(zeros.device)
                 state["step"] += 1
-                low_bits = p.low_bits = p.low_bits.to(p.device)
-                w = ((p.view(torch.int16).to(torch.int32) << 16) + low_bits).view(torch.float32)
-                g = p.grad.float()
-                m, v = state["exp_avg"].lerp_(g, 1 - b1), state["exp_avg_sq"].lerp_(g * g, 1 - b2)
-                m_hat, v_hat = m / (1 - b1 ** state["step"]), v / (1 - b2 ** state["step"])
-                w.mul_(1 - lr * decay).addcdiv_(m_hat, v_hat.sqrt_().add_(eps), value=-lr)
-                high, low = split(w)
-                p.copy_(high)
-                low_bits.copy_(low)
+                kept = [p.data, state["exp_avg"], state["exp_avg_sq"], p.low_bits if is_split else p.data]
+                for g, *stored in zip(*(t.view(-1).split(2**20) for t in [p.grad, *kept])):
+                    w, m, v, low = (t.to(p.device) for t in stored)
+                    g, m, v = g.float(), m.float(), v.float()
+                    if is_split:
+                        w = ((w.view(torch.int16).to(torch.int32) << 16) + low).view(torch.float32)
+                    m.lerp_(g, 1 - b1)
+                    v.lerp_(g.square(), 1 - b2)
+                    w.mul_(1 - lr * decay).addcdiv_(m, v.div(1 - b2 ** state["step"]).sqrt_().add_(eps), value=-lr / (1 - b1 ** state["step"]))
+                    w, low = split(w) if is_split else (w, w)
+                    for old, new in zip(stored, (w, m, v, low)):
+                        old.copy_(new)
 
 
-def adamw(model, lr: float, weight_decay: float):
-    """AdamW with the paper's betas; SplitAdamW where the weights are bfloat16."""
-    kind = SplitAdamW if next(model.parameters()).dtype == torch.bfloat16 else torch.optim.AdamW
-    return kind(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+def adamw(model, lr: float, weight_decay: float, cfg: Config = Config()):
+    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are kept off the GPU."""
+    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+    if next(model.parameters()).dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+        return torch.optim.AdamW(model.parameters(), fused=True, **options)
+    return SplitAdamW([{"params": list(model.parameters()), "moments": getattr(torch, cfg.moments), "offload": cfg.offload}], **options)
 
 
 def update(model, optimizer, lr: float, grad_clip: float) -> float:
@@ -639,177 +739,6 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# The run folder
-# ----------------------------------------------------------------------------------------------------------------------------
-def read_json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as e:
-        raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
-
-
-def replace_file(path: Path, write) -> None:
-    """write(temporary path), then put it in place: a reader, or a kill, meets the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as f:
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as e:  # torch.save turns a full disk into a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({str(e).splitlines()[0]}). What was saved before is still good: mend that and start the "
-                        "same command again") from e
-
-
-def write_json(path: Path, data) -> None:
-    replace_file(path, lambda p: p.write_text(json.dumps(data, indent=1) + "\n"))
-
-
-def save_checkpoint(tokenizer, model, folder: Path) -> None:
-    """A folder that AutoModelForCausalLM.from_pretrained and --model load."""
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
-
-
-class RunFolder:
-    """All that a run writes, so that it can be killed at any moment and go on to the same end.
-
-    No randomness depends on what ran before it (derived_seed) and nothing but the weights and the optimiser is carried from step
-    to step, so a run that repeats some steps from a saved state repeats them exactly. state/ holds the last two saved states and
-    a journal of every batch of rollouts; one rank writes, all read. Raises UserError where the folder holds another run.
-    """
-    OWN = ("config.json", "metrics.jsonl", "revisions.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "sdzero")
-
-    def __init__(self, cfg: Config):
-        self.path, self.writes, self.stop, self.save_every = Path(cfg.out), rank() == 0, False, cfg.save_every
-        self.start, self.samples, self.tokens, self.journal = time.time(), 0, 0, {}
-        config = {k: v for k, v in asdict(cfg).items() if k != "fresh"}
-        if self.writes:
-            for name in self.OWN if cfg.fresh else ():
-                file = self.path / name
-                shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
-            try:
-                (self.path / "state").mkdir(parents=True, exist_ok=True)
-                (self.path / "state" / "rollouts.jsonl").touch()
-            except OSError as e:
-                raise UserError(f"--out {self.path} cannot be written: {e.strerror}") from e
-            begun = (self.path / "results.json").is_file() or (self.path / "state" / "rollouts.jsonl").stat().st_size
-            if begun and (self.path / "config.json").is_file():
-                saved = read_json(self.path / "config.json")
-                differing = [f"{k} {saved.get(k)!r} (now {v!r})" for k, v in config.items() if saved.get(k) != v]
-                if differing:
-                    raise UserError(f"{self.path} holds a run with other options: {', '.join(differing)}. Give those, another --out, "
-                                    "or --fresh to discard it")
-            write_json(self.path / "config.json", config)
-            (self.path / "metrics.jsonl").touch()
-        gather(None)  # the other ranks wait until the folder is in order
-        self.results = read_json(self.path / "results.json") if (self.path / "results.json").is_file() else {}
-        self.saved = self.load_state()
-        self.samples, self.tokens = self.saved.get("totals", (0, 0))
-        with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
-            position = 0
-            for line in f:
-                try:
-                    self.journal[json.loads(line)["key"]] = position
-                except (ValueError, KeyError, TypeError):
-                    pass  # a kill, or a full disk, cut this line off: its batch is sampled again
-                position += len(line)
-            if self.writes and position and not line.endswith(b"\n"):
-                f.write(b"\n")
-        if self.writes:
-            os.truncate(self.path / "metrics.jsonl", min(self.saved.get("metrics", 0), (self.path / "metrics.jsonl").stat().st_size))
-
-    def recall(self, key: str):
-        """The batch of rollouts journalled under `key`, or None."""
-        if key not in self.journal:
-            return None
-        with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
-            f.seek(self.journal[key])
-            return json.loads(f.readline())["batch"]
-
-    def remember(self, key: str, batch: list[list[int]]) -> None:
-        if self.writes:
-            with (self.path / "state" / "rollouts.jsonl").open("a") as f:
-                f.write(json.dumps({"key": key, "batch": batch}) + "\n")
-
-    def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
-        """What load_state gives back: everything that later steps depend on. The state before this one is kept too."""
-        if not self.writes:
-            return
-        state = {"phase": phase, "step": step, "model": model.state_dict(),
-                 "low_bits": [getattr(p, "low_bits", None) for p in model.parameters()],
-                 "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
-                 "teacher": teacher and teacher.state_dict(),
-                 "totals": (self.samples, self.tokens), "metrics": (self.path / "metrics.jsonl").stat().st_size}
-        latest = self.path / "state" / "latest.pt"
-        if latest.exists():
-            latest.replace(latest.with_name("previous.pt"))
-        replace_file(latest, lambda p: torch.save(state, p))
-
-    def load_state(self) -> dict:
-        """The newest saved state that can be read; empty where there is none."""
-        for name in ("latest.pt", "previous.pt"):
-            file = self.path / "state" / name
-            if file.is_file():
-                try:
-                    return torch.load(file, map_location="cpu")
-                except Exception as e:
-                    print(f"{file} is damaged ({type(e).__name__}); going back to the state before it")
-        return {}
-
-    def restore(self, model, optimizer=None, teacher=None) -> int:
-        """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
-        model.load_state_dict(self.saved["model"])
-        for p, low_bits in zip(model.parameters(), self.saved["low_bits"]):
-            if low_bits is not None:
-                p.low_bits = low_bits.to(p.device)
-        # not optimizer.load_state_dict, which would round SplitAdamW's fp32 moments to the weights' bfloat16
-        for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
-            optimizer.state[p] = {k: v.to(p.device) if torch.is_tensor(v) and v.dim() else v for k, v in state.items()}
-        if self.saved["teacher"]:
-            teacher.load_state_dict(self.saved["teacher"])
-        return self.saved["step"]
-
-    def checkpoint(self, phase: str, step: int, model, optimizer, teacher=None) -> None:
-        """Before each optimiser step: save the state where it is due, and when asked to stop do both."""
-        stopping = self.stopping()
-        if stopping or (step and step % self.save_every == 0):
-            self.save_state(phase, step, model, optimizer, teacher)
-        if stopping:
-            raise KeyboardInterrupt
-
-    def broken_step(self, phase: str, step: int, batch, error: FloatingPointError):
-        """Save the batch that gave a NaN or an infinity, and stop: the weights are still those of the step before."""
-        write_json(self.path / "bad_batch.json", batch)
-        raise UserError(f"{phase} step {step}: {error}. The weights were not touched; the batch is in {self.path / 'bad_batch.json'}. "
-                        "Try a lower learning rate") from error
-
-    def count(self, samples: list[dict]) -> dict:
-        """Mean reward, mean length and truncated share of new samples, which are added to the run's totals."""
-        self.samples += len(samples)
-        self.tokens += sum(len(s["ids"]) for s in samples)
-        reward, length, truncated = np.mean([[s["reward"], len(s["ids"]), not s["finished"]] for s in samples], axis=0).tolist()
-        return {"reward": reward, "length": length, "truncated": truncated}
-
-    def log(self, phase: str, step: int, **values) -> None:
-        """One line of metrics.jsonl; samples and tokens are those of the run so far, seconds those since it was last started."""
-        totals = {"samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
-        if self.writes:
-            with (self.path / "metrics.jsonl").open("a") as f:
-                f.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")
-
-    def stopping(self) -> bool:
-        """Whether any rank was asked to stop (Ctrl-C)."""
-        return any(gather(self.stop))
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -859,16 +788,23 @@ def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], li
 
 
 def train_on(model, examples, normaliser: int, cfg: Config) -> float:
-    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats."""
-    loss = 0.0
-    for rows in micro_batches([len(c) + len(t) for c, t in examples], cfg.micro_tokens)[rank()::world()]:
-        contexts, responses = zip(*(examples[i] for i in rows))
+    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats.
+
+    L_revision and L_generation of a tuple score parts of the same ids: those share one pass, and their tokens count twice.
+    """
+    starts = {}  # ids of a row -> where the target of each of its examples starts
+    for context, target in examples:
+        starts.setdefault((*context, *target), []).append(len(context))
+    rows = [(list(ids), sorted(s)) for ids, s in starts.items()]
+
+    def loss_of(batch):
+        contexts, responses = [rows[i][0][:rows[i][1][0]] for i in batch], [rows[i][0][rows[i][1][0]:] for i in batch]
         targets = torch.tensor([t for r in responses for t in r], device=model.device)  # (N,)
-        total = nll_loss(model, response_hidden(model, contexts, responses), targets)[0] / normaliser
-        total.backward()
-        loss += total.item()
-    sum_gradients(model)
-    return sum(gather(loss))
+        counts = [sum(s <= t for s in rows[i][1]) for i in batch for t in range(rows[i][1][0], len(rows[i][0]))]
+        weights = torch.tensor(counts, device=model.device)  # (N,)
+        return nll_loss(model, response_hidden(model, contexts, responses), targets, weights)[0] / normaliser
+
+    return accumulate(model, [len(ids) for ids, _ in rows], cfg, loss_of)
 
 
 def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
@@ -877,16 +813,16 @@ def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> 
     if not kept:
         raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
                         "more (--srt-questions, --revisions), or start from a stronger model.")
-    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay), math.ceil(len(kept) / cfg.srt_batch)
+    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay, cfg), math.ceil(len(kept) / cfg.srt_batch)
     steps = cfg.srt_epochs * steps_per_epoch
     start = folder.restore(model, optimizer) if folder.saved.get("phase") == "srt" else 0
     model.train()
     bar = tqdm(range(start, steps), "phase 1: SRT", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
         folder.checkpoint("srt", step, model, optimizer)
-        epoch, start = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
+        epoch, first = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
         order = random.Random(derived_seed(cfg.seed, "srt", epoch)).sample(range(len(kept)), len(kept))
-        examples = [e for i in order[start:start + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
+        examples = [e for i in order[first:first + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
         loss = train_on(model, examples, sum(len(t) for _, t in examples), cfg)
         warmup = max(1, round(0.05 * steps))
         cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
@@ -911,17 +847,17 @@ def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_i
     """
     for s in samples:
         s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
-    normaliser, loss = sum(len(s["ids"]) for s in samples), 0.0
-    for rows in micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens)[rank()::world()]:
+    normaliser = sum(len(s["ids"]) for s in samples)
+
+    def loss_of(rows):
         responses = [samples[i]["ids"] for i in rows]
         with torch.no_grad():
             teacher_hidden = response_hidden(teacher, [samples[i]["teacher_context"] for i in rows], responses)  # (N, H)
         hidden = response_hidden(student, [samples[i]["context"] for i in rows], responses)  # (N, H)
-        total = distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence)[0] / normaliser
-        total.backward()
-        loss += total.item()
-    sum_gradients(student)
-    return sum(gather(loss))
+        return distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence, cfg.kl_clip)[0] / normaliser
+
+    # the student's length counts: a teacher's row is twice as long, but a pass without gradients needs far less memory
+    return accumulate(student, [len(s["context"]) + len(s["ids"]) for s in samples], cfg, loss_of)
 
 
 def frozen_copy(model):
@@ -931,7 +867,7 @@ def frozen_copy(model):
 
 def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
-    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay)
+    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg)
     order = []
     for epoch in range(cfg.distil_epochs):
         order += random.Random(derived_seed(cfg.seed, "distil", epoch)).sample(range(len(questions)), len(questions))
@@ -1093,7 +1029,7 @@ def train(cfg: Config, folder: RunFolder) -> None:
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     phase = folder.saved.get("phase")
-    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; run folder {folder.path}; questions: "
+    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; rollouts by {engine(model)}; run folder {folder.path}; questions: "
           + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
           + (f"; going on from {phase} step {folder.saved['step']}" if phase else ""))
     prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
@@ -1145,6 +1081,10 @@ def train(cfg: Config, folder: RunFolder) -> None:
 def main(argv: list[str] | None = None) -> int:
     try:
         cfg = make_config(**parse_options(argv))
+        if cfg.plan:
+            import bench
+            print(bench.plan(cfg))
+            return 0
         if "RANK" in os.environ and not dist.is_initialized():  # started by torchrun
             dist.init_process_group("nccl" if torch.cuda.is_available() and cfg.device != "cpu" else "gloo")
         if rank() > 0:
