@@ -1,0 +1,391 @@
+"""What a run needs in memory, and how fast and exact its parts are.
+
+    python sdzero.py --model Qwen/Qwen3-4B-Instruct --plan         # the memory plan, from config.json alone
+    python bench.py kl --json kl.json                              # exact KL in chunks against the plain formulation
+    python bench.py step --model SmolLM2.gguf --json step.json     # one step of phase 2 on 16 rows of fixed lengths
+    python bench.py linear                                         # time and memory as batch and length grow
+    python bench.py precision --model SmolLM2.gguf                 # loss curves in fp32, split bfloat16 and plain bfloat16
+
+Times are medians. "Peak" is the largest resident memory (VmHWM) of a process that does nothing else.
+"""
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import sdzero
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# The memory plan: bytes, computed from the model's configuration
+# ----------------------------------------------------------------------------------------------------------------------------
+CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)  # GB of memory of usual GPUs
+RESERVE = 0.05  # of a card, for what the allocator cannot use
+CONTEXT = 1e9  # a GPU's own: driver context, kernels, workspaces
+PROMPT = 512  # tokens allowed for a prompt and a control phrase
+# from fast to small: more time, same gradient (moments: nearly the same)
+WAYS = ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "moments": "bfloat16"}, {"gradient_checkpointing": True, "offload": True})
+
+
+def read_config(model: str):
+    """The transformers configuration of a folder that may hold config.json alone, a .gguf file or a hub id."""
+    from transformers import AutoConfig
+    name = sdzero.ALIASES.get(model, model)
+    try:
+        if name.endswith(".gguf"):
+            return AutoConfig.from_pretrained(Path(name).parent, gguf_file=Path(name).name)
+        if not Path(name).is_dir():
+            sdzero.require_hub(name, "model", "The plan needs a folder with its config.json.")
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as e:
+        raise sdzero.UserError(f"--model {model}: no usable config.json: {str(e).splitlines()[0]}") from e
+
+
+def sizes(config) -> SimpleNamespace:
+    """The lengths that memory depends on. Parameters are counted on a model without storage, so this holds for any architecture."""
+    from transformers import AutoModelForCausalLM
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    c = config.get_text_config()
+    heads, head_dim = c.num_attention_heads, getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    norms = {name.split(".")[-1]: len(p.weight) for name, p in model.named_modules() if name.endswith(("q_norm", "k_norm"))}
+    kv = (getattr(c, "num_key_value_heads", None) or heads) * head_dim
+    return SimpleNamespace(parameters=sum(p.numel() for p in model.parameters()), vocabulary=c.vocab_size, hidden=c.hidden_size,
+                           mlp=getattr(c, "intermediate_size", None) or 4 * c.hidden_size, layers=c.num_hidden_layers, query=heads * head_dim,
+                           key=kv, normed=heads * head_dim + kv if norms else 0, tied=bool(c.tie_word_embeddings))
+
+
+def layer_activations(s: SimpleNamespace, w: int) -> int:
+    """Bytes that autograd keeps per token and decoder layer; w bytes per value.
+
+    A norm keeps its input in fp32, what it normalised and its output; attention keeps q, k, v, its output and that output again
+    as the next matrix product reads it; a gated MLP keeps four tensors of its width.
+    """
+    return (4 + 2 * w) * 2 * s.hidden + (4 + w) * s.normed + w * (3 * s.query + 2 * s.key) + 4 * w * s.mlp
+
+
+def memory(s: SimpleNamespace, cfg: sdzero.Config, gpu: bool = True) -> dict[str, dict[str, float]]:
+    """{phase: {part: bytes}} of the settings in cfg, on one device."""
+    w = 2 if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and gpu) else 4
+    off = cfg.offload and gpu
+    row, micro, n = PROMPT + cfg.max_tokens, cfg.micro_tokens or 2048, s.parameters
+    lasting = {"weights": n * w, "low halves of the weights": 0 if w == 4 or off else 2 * n,
+               "moments": 0 if off else n * 2 * (2 if cfg.moments == "bfloat16" else 4), "libraries": CONTEXT if gpu else 0}
+    layer = layer_activations(s, w)
+    kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
+    scored = 2 * micro * w * (4 * s.hidden + 3 * s.mlp)  # the teacher's pass: twice the tokens, one layer at a time
+    chunk = min(sdzero.CHUNK, micro * s.vocabulary) * (16 if w == 4 else 20)
+    training = {"gradients": n * w, "activations": max(kept * micro, scored), "KL chunk": chunk,
+                "gradient of the output embedding": s.vocabulary * s.hidden * w * (2 if s.tied else 1)}
+    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4}
+    teacher = {"teacher": n * w}
+    return {"phase 1: rollouts": {**lasting, "moments": 0, **rollout}, "phase 1: training": {**lasting, **training},
+            "phase 2: rollouts": {**lasting, **teacher, **rollout}, "phase 2: training": {**lasting, **teacher, **training}}
+
+
+def peak(s, cfg, kind="", gpu=True) -> float:
+    """Bytes of the phase that needs most, of all or of those whose name ends in `kind`."""
+    return max(sum(parts.values()) for phase, parts in memory(s, cfg, gpu).items() if phase.endswith(kind))
+
+
+def fitted(s, cfg: sdzero.Config, card: float, **changes):
+    """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where not even the smallest do.
+
+    A pass holds one row at least, so --micro-tokens below the longest row saves nothing.
+    """
+    row, room, cfg = PROMPT + cfg.max_tokens, card * (1 - RESERVE), dataclasses.replace(cfg, **changes)
+    passes = [cfg.micro_tokens] if cfg.micro_tokens else [m for m in (32768, 16384, 8192) if m > row] + [row]
+    batches = [cfg.rollout_batch] if cfg.rollout_batch else (256, 128, 64, 32, 16, 8)
+    micro = next((m for m in passes if peak(s, dataclasses.replace(cfg, micro_tokens=m), "training") <= room), 0)
+    batch = next((b for b in batches if peak(s, dataclasses.replace(cfg, rollout_batch=b), "rollouts") <= room), 0)
+    return dataclasses.replace(cfg, micro_tokens=micro, rollout_batch=batch) if micro and batch else None
+
+
+def fill_in(cfg: sdzero.Config, config, card: float) -> None:
+    """Set the --micro-tokens and --rollout-batch that were left to the plan."""
+    s = sizes(config)
+    found = fitted(s, cfg, card)
+    if not found:
+        print(f"the memory plan finds no room on this card of {card / 1e9:.0f} GB; --plan shows settings with less need")
+        found = dataclasses.replace(cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8)
+    cfg.micro_tokens, cfg.rollout_batch = found.micro_tokens, found.rollout_batch
+    print(f"by the memory plan: --micro-tokens {cfg.micro_tokens} --rollout-batch {cfg.rollout_batch}, {peak(s, cfg) / 1e9:.1f} GB of {card / 1e9:.0f}")
+
+
+def flags(cfg: sdzero.Config) -> str:
+    """The memory settings of cfg as options."""
+    return " ".join([f"--micro-tokens {cfg.micro_tokens}", f"--rollout-batch {cfg.rollout_batch}"]
+                    + ["--gradient-checkpointing"] * cfg.gradient_checkpointing + ["--moments bfloat16"] * (cfg.moments == "bfloat16")
+                    + ["--offload"] * cfg.offload)
+
+
+def plan(cfg: sdzero.Config) -> str:
+    """What --plan prints."""
+    s, here = sizes(read_config(cfg.model)), torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0
+    found = {}  # GB -> the fastest way that fits
+    for card in CARDS:
+        settings = next(filter(None, (fitted(s, cfg, card * 1e9, **{"dtype": "bfloat16", **way}) for way in WAYS)), None)
+        if settings:
+            found[card] = settings
+    # the table shows what was asked for where it fits, else the settings for 80 GB, or for the smallest card
+    asked = (fitted(s, cfg, here) if here else None) or found.get(80) or next(iter(found.values()), dataclasses.replace(
+        cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8))
+    phases, gb = memory(s, asked), lambda x: f"{x / 1e9:.1f}" if x else "-"
+    parts = dict.fromkeys(name for phase in phases.values() for name in phase)
+    rows = [["GB on one GPU", *phases]] + [[part, *(gb(p.get(part, 0)) for p in phases.values())] for part in parts]
+    rows += [["together", *(gb(sum(p.values())) for p in phases.values())]]
+    text = [f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} tokens\nwith {flags(asked)}", sdzero.table(rows)]
+    if here:
+        needs = peak(s, asked)
+        text.append(f"{torch.cuda.get_device_name()}, {here / 1e9:.0f} GB: this {'fits' if needs <= here * (1 - RESERVE) else 'does not fit'}")
+    else:
+        cpu = dataclasses.replace(cfg, offload=False, micro_tokens=cfg.micro_tokens or 2048, rollout_batch=cfg.rollout_batch or 64)
+        ram, needs = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), peak(s, cpu, gpu=False)
+        text.append(f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needs / 1e9:.1f} GB {'fit' if needs <= ram * 0.9 else 'do not fit'}, "
+                    f"with {flags(cpu)}")
+    if found:
+        text += ["the fastest settings that fit:\n" + sdzero.table([["card", "needs GB", "settings"]] + [
+            [f"{card} GB", gb(peak(s, settings)), flags(settings)] for card, settings in found.items()]), f"smallest card: {min(found)} GB"]
+        if any(settings.offload for settings in found.values()):
+            text[-1] += f"; with --offload the host keeps {10 * s.parameters / 1e9:.0f} GB more"
+    else:
+        text.append(f"No single GPU of up to {CARDS[-1]} GB holds this model's states; they would have to be sharded, which this program does not do.")
+    return "\n\n".join(text)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Measuring
+# ----------------------------------------------------------------------------------------------------------------------------
+def resident(key: str = "VmRSS") -> int:
+    """Bytes of this process in memory now (VmRSS), or at most since the last reset (VmHWM). Linux."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(key + ":")[1].split()[0])
+
+
+def reset_peak() -> int:
+    """Make VmHWM start from now; returns the memory in use."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident()
+
+
+def child(*args) -> dict:
+    """Run this file in a fresh process; its last line is JSON."""
+    done = subprocess.run([sys.executable, __file__, *map(str, args)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def median(values) -> float:
+    return float(statistics.median(values))
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# kl: exact reverse KL, chunk by chunk and plainly
+# ----------------------------------------------------------------------------------------------------------------------------
+def plain_kl(student, hidden, teacher, teacher_hidden):
+    """What one would write first: both (T, V) logits whole, and autograd."""
+    log_s = F.log_softmax(student.head(hidden), -1)
+    with torch.no_grad():
+        log_t = F.log_softmax(teacher.head(teacher_hidden), -1)
+    return (log_s.exp() * (log_s - log_t)).sum()
+
+
+def kl_once(args) -> dict:
+    """Forward and backward pass of one formulation; gradients go to args.save if that is given."""
+    def fake_model(seed):
+        g = torch.Generator().manual_seed(seed)
+        head = torch.nn.Linear(args.hidden, args.vocabulary, bias=False)
+        with torch.no_grad():
+            head.weight.normal_(0, 2.5 / args.hidden**0.5, generator=g)
+        config = SimpleNamespace(get_text_config=lambda: SimpleNamespace())
+        return SimpleNamespace(head=head, get_output_embeddings=lambda: head, config=config), torch.randn(args.tokens, args.hidden, generator=g)
+
+    (student, hidden), (teacher, teacher_hidden) = fake_model(0), fake_model(1)
+    teacher.head.requires_grad_(False)
+    with torch.no_grad():  # a teacher near the student, as in training
+        teacher.head.weight.mul_(0.3).add_(student.head.weight)
+        teacher_hidden.mul_(0.3).add_(hidden)
+    loss_of = plain_kl if args.which == "plain" else lambda *a: sdzero.distillation_loss(*a)[0]
+    loss_of(student, hidden[:2].requires_grad_(), teacher, teacher_hidden[:2]).backward()  # threads and libraries are there now
+    student.head.weight.grad = None
+    hidden = hidden.detach().requires_grad_()
+    before, start = reset_peak(), time.perf_counter()
+    loss = loss_of(student, hidden, teacher, teacher_hidden)
+    loss.backward()
+    seconds, grads = time.perf_counter() - start, (hidden.grad, student.head.weight.grad)
+    extra = resident("VmHWM") - before - sum(g.nbytes for g in grads)
+    if args.save:
+        for name, g in zip("hw", grads):
+            np.save(f"{args.save}-{name}.npy", g.numpy())
+    return {"seconds": seconds, "extra_mb": extra / 1e6, "loss": float(loss.detach())}
+
+
+def kl(args) -> dict:
+    """Both formulations in turn, each time in a fresh process."""
+    runs = {"plain": [], "chunked": []}
+    shape = ["--tokens", args.tokens, "--vocabulary", args.vocabulary, "--hidden", args.hidden]
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(args.repeats):
+            for which in runs:
+                save = ["--save", f"{folder}/{which}"] if repeat == 0 else []
+                runs[which].append(child("kl-once", which, *shape, *save))
+                print(which, runs[which][-1], flush=True)
+        plain, ours = ([np.load(f"{folder}/{which}-{name}.npy", mmap_mode="r") for name in "hw"] for which in runs)
+        errors = [float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(ours, plain)]
+    value = lambda which, key: median(r[key] for r in runs[which])  # noqa: E731
+    return {"tokens": args.tokens, "vocabulary": args.vocabulary, "hidden": args.hidden, "threads": torch.get_num_threads(),
+            "memory_ratio": value("chunked", "extra_mb") / value("plain", "extra_mb"),
+            "time_ratio": value("chunked", "seconds") / value("plain", "seconds"),
+            "loss_rel_err": abs(runs["chunked"][0]["loss"] / runs["plain"][0]["loss"] - 1), "grad_rel_err": max(errors), "runs": runs}
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# step: one optimiser step of phase 2
+# ----------------------------------------------------------------------------------------------------------------------------
+RESPONSES = [185, 155, 77, 55, 93, 74, 163, 60, 86, 108, 211, 91, 58, 154, 116, 54]
+
+
+def samples_of(lengths, prompt, vocabulary, end_id, seed=0) -> list[dict]:
+    """Rows of random ids as rollouts() gives them; every second one counts as right."""
+    ids = lambda n: g.integers(vocabulary // 8, vocabulary - 1, n).tolist()  # noqa: E731
+    g = np.random.default_rng(seed)
+    return [{"context": ids(prompt), "ids": ids(n - 1) + [end_id], "finished": True, "reward": float(i % 2)} for i, n in enumerate(lengths)]
+
+
+def step(args) -> dict:
+    """Training steps on fixed rows, timed; the whole process counts for the peak."""
+    base = resident()
+    cfg = sdzero.make_config(model=args.model, device="cpu", dtype=args.dtype, moments=args.moments, micro_tokens=args.micro_tokens,
+                             gradient_checkpointing=args.gradient_checkpointing, max_tokens=256)
+    tokenizer, student = sdzero.load_tokenizer_and_model(cfg)
+    end_ids = sdzero.end_token_ids(tokenizer, student)
+    phrases = sdzero.phrase_ids(tokenizer, sdzero.control_phrases(cfg, student.config.model_type))
+    teacher, optimizer = sdzero.frozen_copy(student), sdzero.adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg)
+    loaded, seconds, losses = resident("VmHWM"), [], []
+    samples = samples_of(RESPONSES, 48, len(tokenizer), end_ids[0])
+    student.train()
+    for _ in range(args.steps + 1):
+        start = time.perf_counter()
+        losses.append(sdzero.distil_on(student, teacher, samples, cfg, phrases, end_ids))
+        sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
+        seconds.append(time.perf_counter() - start)
+    planned = sum(memory(sizes(student.config), cfg, gpu=False)["phase 2: training"].values())
+    return {"tokens_per_second": sum(RESPONSES) / median(seconds[1:] or seconds), "peak_mb": resident("VmHWM") / 1e6, "precision":
+            f"{args.dtype} weights, gradients and arithmetic{' (split)' if args.dtype == 'bfloat16' else ''}; {args.moments} moments",
+            "micro_tokens": cfg.micro_tokens, "base_mb": base / 1e6, "loaded_mb": loaded / 1e6, "plan_mb": planned / 1e6,
+            "plan_over_measured": planned / (resident("VmHWM") - base), "threads": torch.get_num_threads(), "seconds": seconds, "losses": losses}
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# linear: growth with batch and length
+# ----------------------------------------------------------------------------------------------------------------------------
+def linear_once(args) -> dict:
+    """A step of a random model on args.rows rows of args.tokens response tokens."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    torch.manual_seed(0)
+    student = Qwen3ForCausalLM(Qwen3Config(vocab_size=32000, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=8,
+                                           num_key_value_heads=4, head_dim=32, max_position_embeddings=8192))
+    teacher, cfg = sdzero.frozen_copy(student), sdzero.Config(micro_tokens=2048)
+    rows = lambda n, length: samples_of([length] * n, 32, 32000, 5)  # noqa: E731
+    work = lambda samples: sdzero.distil_on(student, teacher, samples, cfg, [[7, 8], [9, 10]], [5])  # noqa: E731
+    work(rows(1, 64))
+    before, start = reset_peak(), time.perf_counter()
+    work(rows(args.rows, args.tokens))
+    return {"seconds": time.perf_counter() - start, "extra_mb": (resident("VmHWM") - before) / 1e6}
+
+
+def linear(args) -> dict:
+    """Seconds and memory per response token at 1, 2, 4 and 8 times the batch and the length."""
+    out, table = [], [["rows", "tokens each", "s per 1000 tokens", "extra peak MB", "kB per token"]]
+    for rows, tokens in [(4 * k, 128) for k in (1, 2, 4, 8)] + [(4, 128 * k) for k in (2, 4, 8)]:
+        runs = [child("linear-once", "--rows", rows, "--tokens", tokens) for _ in range(args.repeats)]
+        seconds, extra, n = median(r["seconds"] for r in runs), median(r["extra_mb"] for r in runs), rows * tokens
+        out.append({"rows": rows, "tokens": tokens, "seconds_per_token": seconds / n, "extra_mb": extra})
+        table.append([str(rows), str(tokens), f"{1000 * seconds / n:.2f}", f"{extra:.0f}", f"{1000 * extra / n:.0f}"])
+    print(sdzero.table(table))
+    return {"growth": out}
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# precision: does bfloat16 learn?
+# ----------------------------------------------------------------------------------------------------------------------------
+def precision(args) -> dict:
+    """Loss curves of the same fine-tuning steps at 5e-6; "deviation" is the largest relative one from fp32's curve."""
+    curves = {}
+    for name in args.modes.split(","):
+        cfg = sdzero.make_config(model=args.model, device="cpu", dtype="bfloat16" if name == "split bf16" else "float32", micro_tokens=args.micro_tokens,
+                                 moments="bfloat16" if "moments" in name else "float32")
+        tokenizer, model = sdzero.load_tokenizer_and_model(cfg)
+        optimizer = sdzero.adamw(model, args.lr, 0.0, cfg)
+        if name == "plain bf16":
+            model.to(torch.bfloat16)
+            optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        end, examples = sdzero.end_token_ids(tokenizer, model)[0], []
+        for a, b in np.random.default_rng(0).integers(10, 100, (args.rows, 2)).tolist():  # an answer this model would not give by itself
+            answer = f"Tens: {a // 10}+{b // 10}={a // 10 + b // 10}. Ones: {a % 10}+{b % 10}={a % 10 + b % 10}. \\boxed{{{a + b}}}"
+            examples.append((sdzero.chat_ids(tokenizer, f"Add {a}+{b} by columns."), tokenizer.encode(answer, add_special_tokens=False) + [end]))
+        model.train()
+        curves[name] = []
+        for _ in range(args.steps):
+            curves[name].append(sdzero.train_on(model, examples, sum(len(t) for _, t in examples), cfg))
+            sdzero.update(model, optimizer, args.lr, 1.0)
+            print(name, len(curves[name]), round(curves[name][-1], 4), flush=True)
+    deviation = {name: max(abs(a / b - 1) for a, b in zip(curve, curves["fp32"])) for name, curve in curves.items()}
+    print(sdzero.table([["", "first loss", "last loss", "largest deviation from fp32 %"]] + [
+        [name, f"{c[0]:.4f}", f"{c[-1]:.4f}", f"{100 * deviation[name]:.2f}"] for name, c in curves.items()]))
+    return {"lr": args.lr, "curves": curves, "deviation": deviation}
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("kl", "kl-once", "step", "linear", "linear-once", "precision"):
+        p = commands.add_parser(name)
+        p.add_argument("--json", default="", help="also write the result to this file")
+        p.add_argument("--repeats", type=int, default=3)
+        if name.startswith("kl"):
+            if name == "kl-once":
+                p.add_argument("which", choices=["plain", "chunked"])
+            for option, default in (("--tokens", 2048), ("--vocabulary", 151936), ("--hidden", 1024)):
+                p.add_argument(option, type=int, default=default)
+            p.add_argument("--save", default="")
+        if name in ("step", "precision"):
+            p.add_argument("--model", required=True, help="folder or .gguf file")
+            p.add_argument("--micro-tokens", type=int, default=300)
+        if name == "step":
+            p.add_argument("--steps", type=int, default=5)
+            p.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+            p.add_argument("--moments", default="bfloat16", choices=["float32", "bfloat16"])
+            p.add_argument("--gradient-checkpointing", action="store_true")
+        if name == "precision":
+            p.add_argument("--steps", type=int, default=12)
+            p.add_argument("--rows", type=int, default=6)
+            p.add_argument("--lr", type=float, default=5e-6)
+            p.add_argument("--modes", default="fp32,fp32 with bf16 moments,split bf16,plain bf16")
+        if name == "linear-once":
+            p.add_argument("--rows", type=int)
+            p.add_argument("--tokens", type=int)
+    args = parser.parse_args(argv)
+    try:
+        result = {"kl": kl, "kl-once": kl_once, "step": step, "linear": linear, "linear-once": linear_once, "precision": precision}[args.command](args)
+    except sdzero.UserError as e:
+        print(f"bench: {e}", file=sys.stderr)
+        return 2
+    if args.json:
+        sdzero.write_json(Path(args.json), result)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
