@@ -1070,27 +1070,1275 @@ def _approximates(left, left_literal, right, right_literal):
     return False
 
 
-CODE_SECONDS = 60
+# ---------------------------------------------------------------------------------------------------------------------
+# 4. Programs
+#
+# Three processes: the caller (training), a warm code worker that has locked itself away and forks one judge per item,
+# and the candidate: a fresh interpreter, locked away further, that knows the program but none of the tests. For
+# stdin/stdout tests the judge runs the candidate once per test and compares what it printed. For function tests the
+# judge evaluates the assertions itself, and where they call the candidate's functions, it sends the arguments down a
+# pipe and gets plain data back. So the candidate can lie about a value, but never about whether a value is right.
+# ---------------------------------------------------------------------------------------------------------------------
+
+CODE_SECONDS = 60               # one item, all its tests
+TEST_SECONDS = 5                # CPU seconds of one stdin test, or of all calls of a function item; twice that by the wall clock
+PROGRAM_MEMORY = 1024           # MiB resident
+MAX_PROGRAM = 100_000           # bytes of source
+MAX_OUTPUT = 1 << 20            # bytes of output beyond twice the expected output
+MAX_REPLY = 16 << 20            # bytes of one value from the candidate
+SCRATCH = 64                    # MiB in the candidate's /tmp
 
 
-def sandbox_level():
-    return "limits", "the code task is not written yet."
+def last_program(response):
+    """The source in the last ```python block (also ```py, ```python3), or None. A block that was never closed is no program."""
+    if not isinstance(response, str):
+        return None
+    program, block = None, None
+    for line in response.splitlines():
+        mark = line.strip()
+        if block is None:
+            fence = re.match(r"(\s*(?:[>*-] )?\s*)(`{3,}|~{3,})\s*([\w+-]*)", line)
+            if fence and "`" not in mark[len(fence[2]):]:
+                block, ticks, indent = [], fence[2], len(fence[1].expandtabs())
+                python = fence[3].lower() in ("python", "py", "python3")
+        elif mark.startswith(ticks) and not mark.strip(ticks[0]):
+            if python:
+                program = "\n".join(block) + "\n"
+            block = None
+        else:
+            line = line.expandtabs(8) if indent and line[:indent].strip(" \t") == "" and "\t" in line[:indent] else line
+            block.append(line[indent:] if not line[:indent].strip() else line)
+    if block is not None and python:
+        return None                     # cut off inside the program
+    return program
 
 
 def load_tests(row):
-    return row
+    """The tests of a row in one form; ValueError, saying what is wrong, if there are none or they are malformed.
+
+    Takes a dict (or its JSON) with `inputs` and `outputs`, or with `test_list`, or with `test` and `entry_point`, or with a
+    list of {input, output} under `tests`, `test_cases`, `official_tests`, `public_tests` or `examples`; or such a list
+    itself, or a list of assertions. Optional: time_limit (CPU seconds), memory_limit (MiB), test_setup_code, test_imports, prompt.
+    """
+    if isinstance(row, (str, bytes)):
+        try:
+            row = json.loads(row)
+        except (ValueError, RecursionError):
+            raise ValueError("tests are a string, but not JSON") from None
+    if isinstance(row, dict) and row.get("kind") in ("stdin", "assert") and "seconds" in row:
+        return row
+    if isinstance(row, (list, tuple)):
+        row = {"test_list": row} if row and all(isinstance(test, str) for test in row) else {"tests": row}
+    if not isinstance(row, dict):
+        raise ValueError(f"tests are {type(row).__name__}, not a dict or a list")
+
+    tests = {"seconds": _limit(row, "time_limit", TEST_SECONDS), "memory": _limit(row, "memory_limit", PROGRAM_MEMORY)}
+    if row.get("test_list") is not None:
+        return {**tests, "kind": "assert", **_load_assertions(row)}
+    if row.get("test") is not None and not isinstance(row["test"], (dict, list)):
+        return {**tests, "kind": "assert", **_load_check(row)}
+    if "inputs" in row or "outputs" in row or isinstance(row.get("input"), list):
+        ins, outs = (row.get(name + "s", row.get(name)) for name in ("input", "output"))
+        if row.get("fn_name") is not None:
+            return {**tests, "kind": "assert", **_load_calls(row["fn_name"], ins, outs)}
+        if not isinstance(ins, (list, tuple)) or not isinstance(outs, (list, tuple)):
+            raise ValueError("inputs and outputs must both be lists")
+        if len(ins) != len(outs):
+            raise ValueError(f"{len(ins)} inputs but {len(outs)} outputs")
+        return {**tests, "kind": "stdin", "cases": _load_cases(zip(ins, outs))}
+    for name in ("tests", "test_cases", "input_output", "official_tests", "private_tests", "public_tests", "examples", "test"):
+        inner = row.get(name)
+        if inner is None or inner == [] and name != "tests":
+            continue
+        if isinstance(inner, (str, bytes)):
+            try:
+                inner = json.loads(inner)
+            except (ValueError, RecursionError):
+                raise ValueError(f"{name} is a string, but not JSON") from None
+        if isinstance(inner, dict):
+            return load_tests({"time_limit": row.get("time_limit"), "memory_limit": row.get("memory_limit"), "prompt": row.get("prompt"), **inner})
+        if not isinstance(inner, (list, tuple)) or not inner:
+            raise ValueError(f"{name} is empty or no list")
+        if all(isinstance(test, str) for test in inner):
+            return load_tests({**{k: v for k, v in row.items() if k != name}, "test_list": inner})
+        pairs = []
+        for test in inner:
+            if isinstance(test, dict) and "input" in test and "output" in test:
+                pairs.append((test["input"], test["output"]))
+            elif isinstance(test, (list, tuple)) and len(test) == 2:
+                pairs.append(test)
+            else:
+                raise ValueError(f"a test in {name} is not {{input, output}}: {str(test)[:80]}")
+        return {**tests, "kind": "stdin", "cases": _load_cases(pairs)}
+    raise ValueError("no tests: no inputs/outputs, no test_list, no test with entry_point")
+
+
+def _limit(row, name, default):
+    value = row.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {str(value)[:40]!r}, not a positive number")
+    return value
+
+
+def _load_cases(pairs):
+    cases = []
+    for given, expected in pairs:
+        case = []
+        for text in (given, expected):
+            if isinstance(text, (list, tuple)) and all(isinstance(line, str) for line in text):
+                text = "\n".join(text)
+            if not isinstance(text, str):
+                raise ValueError(f"an input or output is {type(text).__name__}, not text")
+            case.append(text)
+        cases.append(case)
+    if not cases:
+        raise ValueError("no tests: inputs and outputs are empty")
+    if not any(expected.strip() for _, expected in cases):
+        raise ValueError("no test expects any output")
+    return cases
+
+
+def _parse_tests(code, what):
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{what} is no Python: {error}") from None
+    return tree
+
+
+def _text_or_lines(value, name):
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {type(value).__name__}, not text")
+    return value
+
+
+def _load_assertions(row):
+    assertions = row["test_list"]
+    if isinstance(assertions, str):
+        assertions = [assertions]
+    if not isinstance(assertions, (list, tuple)) or not assertions:
+        raise ValueError("test_list is empty or no list")
+    for test in assertions:
+        if not isinstance(test, str):
+            raise ValueError(f"a test in test_list is {type(test).__name__}, not text")
+        tree = _parse_tests(test, "a test in test_list")
+        if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+            raise ValueError(f"a test in test_list asserts nothing: {test[:80]!r}")
+        if not any(isinstance(node, ast.Call) for node in ast.walk(tree)):
+            raise ValueError(f"a test in test_list calls nothing: {test[:80]!r}")
+    setup = "\n".join(_text_or_lines(row.get(name), name) for name in ("test_imports", "test_setup_code"))
+    _parse_tests(setup, "test_setup_code")
+    entry = row.get("entry_point")
+    return {"setup": setup, "code": list(assertions), "entry": entry if isinstance(entry, str) else None, "prompt": _text_or_lines(row.get("prompt"), "prompt")}
+
+
+def _load_check(row):
+    code, entry = row["test"], row.get("entry_point")
+    if not isinstance(code, str) or not code.strip():
+        raise ValueError("test is empty or no text")
+    if entry is None and "def check(" not in code:
+        return _load_assertions({**row, "test_list": [code]})
+    if not isinstance(entry, str) or not entry.isidentifier():
+        raise ValueError(f"entry_point is {str(entry)[:40]!r}, not the name of a function")
+    tree = _parse_tests(code, "test")
+    checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
+    asserting = [node for node in ast.walk(checks[-1] if checks else tree) if isinstance(node, (ast.Assert, ast.Raise))]
+    helpers = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and any(isinstance(n, (ast.Assert, ast.Raise)) for n in ast.walk(node))]
+    if not asserting and not (checks and helpers and any(isinstance(node, ast.Call) for node in ast.walk(checks[-1]))):
+        raise ValueError("test asserts nothing")
+    if checks and len(checks[-1].args.args) != 1:
+        raise ValueError("check must take the candidate, and nothing else")
+    return {"setup": _text_or_lines(row.get("test_setup_code"), "test_setup_code"), "code": [code], "entry": entry, "check": bool(checks),
+            "prompt": _text_or_lines(row.get("prompt"), "prompt")}
+
+
+def _load_calls(name, inputs, outputs):
+    if not isinstance(name, str) or not name.isidentifier() or not isinstance(inputs, list) or not isinstance(outputs, list) or not inputs or len(inputs) != len(outputs):
+        raise ValueError("fn_name needs as many inputs (lists of arguments) as outputs")
+    if not all(isinstance(arguments, list) for arguments in inputs):
+        raise ValueError("with fn_name each input is a list of arguments")
+    return {"setup": "", "code": [f"assert {name}(*{i!r}) == {o!r}" for i, o in zip(inputs, outputs)], "entry": name, "prompt": ""}
 
 
 def _prepare_code(response, tests):
-    return (0.0, "the code task is not written yet"), None
+    """((reward, why), None) where nothing need be run, else (None, item for a worker)."""
+    try:
+        tests = load_tests(tests)
+    except Exception as error:
+        return (0.0, f"bad row: {error}"), None
+    program = last_program(response)
+    if program is None:
+        return (0.0, "no complete ```python block"), None
+    try:
+        size = len(program.encode())
+    except UnicodeEncodeError:
+        return (0.0, "the program is no valid text"), None
+    if size > MAX_PROGRAM or "\0" in program:
+        return (0.0, "the program is too long, or has a null byte"), None
+    return None, {"program": program, "tests": tests}
 
 
-def code_worker():
-    pass
+def code_reward(response, tests, unsafe=False):
+    """1.0 if the last ```python block of `response` passes every test (see load_tests), else 0.0.
+
+    Any thread, no exception, CODE_SECONDS at most (and a few to start the worker). Malformed tests are a 0.0, and so is
+    everything on a host that cannot isolate programs, unless `unsafe`; then it says so once on standard error.
+    """
+    try:
+        verdict, item = _prepare_code(response, tests)
+        return verdict[0] if item is None else _shared_grader("code", unsafe).grade([response], [tests])[0]
+    except Exception as error:
+        _complain(f"{type(error).__name__}: {error}")
+        return 0.0
 
 
-def code_reward(response, tests):
-    return 0.0
+# What the candidate runs -----------------------------------------------------------------------------------------------
+
+# Both run with an empty environment, the standard library and numpy (if installed), and are given the program as an argument.
+# The program gets a module of its own: it sees no name that it did not define. -S leaves out `exit`, so it is put back.
+RUN_PROGRAM = r"""
+import sys, builtins, _thread
+source = sys.argv[1]
+sys.argv[:] = ["main.py"]
+sys.path.append(PACKAGES)
+sys.path_importer_cache.clear()
+builtins.exit = builtins.quit = sys.exit
+_thread.stack_size(16 << 20)
+module = type(sys)(NAME)
+module.__file__ = "main.py"
+module.__builtins__ = builtins
+sys.modules[NAME] = module
+"""
+RUN_STDIN = RUN_PROGRAM.replace("NAME", "'__main__'") + r"""
+exec(compile(source, "main.py", "exec", dont_inherit=True), module.__dict__)
+"""
+# The codec is used on both sides of the pipe. Plain data only; whatever else the candidate returns stays there, and the
+# judge gets a number for it ("o"), which it can hand back, call, or ask for attributes.
+CODEC = r"""
+def encode(value, keep, depth=0):
+    kind = type(value)
+    if depth > 200:
+        raise ValueError("nested too deeply")
+    if value is None or kind is bool or kind is str:
+        return value
+    if kind is int:
+        return value if -2**53 < value < 2**53 else {"i": hex(value)}
+    if kind is float:
+        return {"f": value.hex()}
+    many = lambda items: [encode(item, keep, depth + 1) for item in items]
+    for tag, kinds in (("l", list), ("t", tuple), ("s", set), ("z", frozenset)):
+        if kind is kinds:
+            return {tag: many(value)}
+    if kind is dict:
+        return {"d": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in value.items()]}
+    if kind is bytes or kind is bytearray:
+        return {"b" if kind is bytes else "B": value.hex()}
+    if kind is complex:
+        return {"c": [value.real.hex(), value.imag.hex()]}
+    if kind is range:
+        return {"r": many([value.start, value.stop, value.step])}
+    name = kind.__module__ + "." + kind.__qualname__
+    if name == "fractions.Fraction":
+        return {"q": many([value.numerator, value.denominator])}
+    if name == "decimal.Decimal":
+        return {"D": str(value)}
+    if name == "collections.deque":
+        return {"e": many(value)}
+    if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return encode(value.item(), keep, depth + 1)
+    # Subclasses (Counter, defaultdict, a named tuple, an IntEnum, a str of one's own) travel as what they extend.
+    for base in (int, float, str, bytes, complex):
+        if isinstance(value, base):
+            return encode(base.__new__(base, value) if base is not str else str.__str__(value), keep, depth + 1)
+    if isinstance(value, dict):
+        return {"d": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in dict.items(value)]}
+    for tag, base in (("l", list), ("t", tuple), ("s", set), ("z", frozenset)):
+        if isinstance(value, base):
+            return {tag: many(base.__iter__(value))}
+    return keep(value)
+
+def decode(data, find):
+    if data is None or isinstance(data, (bool, int, str)):
+        return data
+    (tag, value), = data.items()
+    many = lambda items: [decode(item, find) for item in items]
+    if tag == "i":
+        return int(value, 16)
+    if tag == "f":
+        return float.fromhex(value)
+    if tag == "l":
+        return many(value)
+    if tag in "tsz":
+        return {"t": tuple, "s": set, "z": frozenset}[tag](many(value))
+    if tag == "d":
+        return {decode(k, find): decode(v, find) for k, v in value}
+    if tag in "bB":
+        return (bytes if tag == "b" else bytearray).fromhex(value)
+    if tag == "c":
+        return complex(float.fromhex(value[0]), float.fromhex(value[1]))
+    if tag == "r":
+        return range(*many(value))
+    if tag == "q":
+        import fractions
+        return fractions.Fraction(*many(value))
+    if tag == "D":
+        import decimal
+        return decimal.Decimal(value)
+    if tag == "e":
+        import collections
+        return collections.deque(many(value))
+    return find(tag, value)
+"""
+RUN_CALLS = RUN_PROGRAM.replace("NAME", "'solution'") + CODEC + r"""
+import io, json, os
+inlet, outlet = os.dup(0), os.dup(1)
+null = os.open("/dev/null", os.O_RDWR)
+for fd in (0, 1, 2):
+    os.dup2(null, fd)
+sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")
+things = {}
+
+def receive():
+    def exactly(n):
+        data = b""
+        while len(data) < n:
+            got = os.read(inlet, n - len(data))
+            if not got:
+                os._exit(0)
+            data += got
+        return data
+    return json.loads(exactly(int.from_bytes(exactly(4), "big")))
+
+def send(message):
+    data = json.dumps(message).encode()
+    data = memoryview(len(data).to_bytes(4, "big") + data)
+    while data:
+        data = data[os.write(outlet, data):]
+
+def keep(value):
+    things[id(value)] = value
+    return {"o": id(value)}
+
+def find(tag, value):
+    if tag == "o":
+        return things[value]
+    if tag == "n":
+        return vars(module)[value]
+    if tag == "y":
+        return getattr(builtins, value)
+    def callback(*args, **kw):
+        send({"callback": value, "args": encode(args, keep), "kw": encode(kw, keep)})
+        reply = serve()
+        if "error" in reply:
+            raise getattr(builtins, reply["error"][0], Exception)(reply["error"][1])
+        return decode(reply["value"], find)
+    return callback
+
+def describe(error):
+    try:
+        args = encode(error.args, lambda value: str(value))
+    except Exception:
+        args = {"t": []}
+    return {"error": [[kind.__name__ for kind in type(error).__mro__], args]}
+
+def kind_of(value):
+    if isinstance(value, type):
+        return [base.__name__ for base in value.__mro__] if issubclass(value, BaseException) else "class"
+    return "function" if callable(value) else "data"
+
+def answer(ask):
+    op = ask["op"]
+    target = ask.get("target")
+    if op == "name":
+        value = vars(module)[target]
+        return {"value": encode(value, keep)}
+    target = vars(module)[target] if isinstance(target, str) else things[target]
+    if op == "call":
+        args, kw = decode(ask["args"], find), decode(ask["kw"], find)
+        value = target(*args, **kw)
+        reply = {"value": encode(value, keep)}
+        if value is None:
+            # A function that returns nothing may have changed its arguments: that is its result.
+            reply["args"], reply["kw"] = encode(args, keep), encode(kw, keep)
+        return reply
+    args = decode(ask["args"], find)
+    if op == "get":
+        value = getattr(target, args[0])
+    elif op == "set":
+        value = setattr(target, args[0], args[1])
+    elif op == "iter":
+        value = iter(target)
+        return {"value": keep(value)}
+    elif op == "next":
+        try:
+            value = next(target)
+        except StopIteration:
+            return {"stop": True}
+    elif op == "len":
+        value = len(target)
+    elif op == "item":
+        value = target[args[0]]
+    elif op == "setitem":
+        target[args[0]] = args[1]
+        value = None
+    elif op == "str":
+        value = str(target)
+    elif op == "repr":
+        value = repr(target)
+    return {"value": encode(value, keep)}
+
+def serve():
+    while True:
+        ask = receive()
+        if "op" not in ask:
+            return ask              # the result of a callback
+        try:
+            reply = answer(ask)
+        except BaseException as error:
+            if isinstance(error, SystemExit):
+                os._exit(0)
+            reply = describe(error)
+        send(reply)
+
+names = {}
+try:
+    exec(compile(source, "main.py", "exec", dont_inherit=True), module.__dict__)
+    names = {name: kind_of(value) for name, value in vars(module).items() if isinstance(name, str)}
+except BaseException as error:
+    send(describe(error))
+    os._exit(1)
+send({"names": names})
+serve()
+"""
+
+
+# Isolation -------------------------------------------------------------------------------------------------------------
+
+LEVELS = {
+    "namespaces": "programs run in namespaces of their own (user, mount, PID, network, IPC) with a system-call filter and limits on CPU, memory, "
+                  "output and files: they see a read-only /usr and Python, an empty /tmp, no network, no other process, and cannot start one. "
+                  "It does not protect from a flaw in the kernel, and one program may use a core and its memory limit until its time is up.",
+    "landlock": "programs run as one process with a system-call filter, Landlock and limits on CPU, memory and output: they can read /usr and "
+                "Python only, write nothing, open no socket, start no process and send no signal. It does not hide that other processes exist, "
+                "nor protect from a flaw in the kernel, and one program may use a core and its memory limit until its time is up.",
+    "limits": "this host allows neither namespaces nor Landlock with a system-call filter, so that programs run with limits on CPU, memory and "
+              "output alone: they can read and write this user's files, use the network, and signal and outlive other processes of this user.",
+}
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+PACKAGES = "/packages"          # where numpy is found inside the sandbox
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name, *arguments):
+    """A libc function that returns -1 on failure; OSError then."""
+    result = getattr(libc, name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
+    if result == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+    return result
+
+
+def _mount(source, target, kind, flags, data=""):
+    _call("mount", source.encode(), target.encode(), kind.encode(), flags, data.encode())
+
+
+# System calls that a program is refused, by number on (x86_64, aarch64); None where that machine has no such call.
+REFUSED = {"fork": (57, None), "vfork": (58, None), "socket": (41, 198), "connect": (42, 203), "ptrace": (101, 117), "tkill": (200, 130),
+           "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424), "pidfd_open": (434, 434), "pidfd_getfd": (438, 438),
+           "mount": (165, 40), "umount2": (166, 39), "unshare": (272, 97), "setns": (308, 268), "chroot": (161, 51), "pivot_root": (155, 41),
+           "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
+           "memfd_create": (319, 279), "memfd_secret": (447, 447), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
+           "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "process_vm_readv": (310, 270),
+           "process_vm_writev": (311, 271), "kcmp": (312, 272), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+           "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "open_by_handle_at": (304, 265),
+           "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
+           "personality": (135, 92), "vmsplice": (278, 75), "process_madvise": (440, 440)}
+MACHINES = {"x86_64": (0, 0xC000003E, {"clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302, "clone3": 435}),
+            "aarch64": (1, 0xC00000B7, {"clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261, "clone3": 435})}
+
+
+def _refuse_system_calls():
+    """A seccomp filter for this process and all it becomes: no new processes (threads are fine), sockets, signals to others, kernel features."""
+    column, architecture, numbers = MACHINES[os.uname().machine]
+    load, equal, at_least, any_bit, ret = 0x20, 0x15, 0x35, 0x45, 0x06          # BPF: LD, JEQ, JGE, JSET, RET
+    allow, kill, deny = 0x7FFF0000, 0x80000000, lambda number: 0x50000 | number
+    code = [(load, 0, 0, 4), (equal, 1, 0, architecture), (ret, 0, 0, kill), (load, 0, 0, 0)]
+    if column == 0:
+        code += [(at_least, 0, 1, 0x40000000), (ret, 0, 0, kill)]              # the x32 numbers would slip past
+    for pair in REFUSED.values():
+        if pair[column] is not None:
+            code += [(equal, 0, 1, pair[column]), (ret, 0, 0, deny(errno.EPERM))]
+    code += [(equal, 0, 1, numbers["clone3"]), (ret, 0, 0, deny(errno.ENOSYS))]                        # libc then uses clone
+    code += [(equal, 0, 3, numbers["clone"]), (load, 0, 0, 16), (any_bit, 1, 0, 0x10000), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]    # CLONE_THREAD
+    for name in ("kill", "tgkill"):                                                            # to oneself only
+        code += [(equal, 0, 3, numbers[name]), (load, 0, 0, 16), (equal, 1, 0, os.getpid()), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
+    code += [(equal, 0, 3, numbers["prlimit64"]), (load, 0, 0, 16), (equal, 1, 0, 0), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
+    code += [(ret, 0, 0, allow)]
+    program = b"".join(struct.pack("HBBI", *step) for step in code)
+    buffer = ctypes.create_string_buffer(program)
+    filter_ = ctypes.create_string_buffer(struct.pack("HP", len(code), ctypes.addressof(buffer)))
+    _call("prctl", PR_SET_SECCOMP, 2, filter_, 0, 0)
+
+
+def _landlock():
+    """Landlock for this process: read and execute below the system's and Python's directories, nothing else. OSError if the kernel has none."""
+    version = _call("syscall", 444, None, 0, 1)
+    everything = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1                      # access rights that this version knows
+    rules = _call("syscall", 444, struct.pack("QQ", everything, 3 if version >= 4 else 0), 16 if version >= 4 else 8, 0)
+    for path, rights in [(path, 0b1101) for path in _visible()] + [("/dev/" + name, 0b0110) for name in ("null", "zero", "urandom")]:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if not os.path.isdir(path):
+            rights &= 0b0111
+        _call("syscall", 445, rules, 1, struct.pack("=Qi", rights, fd), 0)
+        os.close(fd)
+    _call("syscall", 446, rules, 0)
+    os.close(rules)
+
+
+def _python():
+    """The interpreter itself: not a virtual environment's link to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def _visible():
+    """What a program may read: the system's libraries and Python's own."""
+    paths = [path for path in ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime") if os.path.exists(path)]
+    for path in (os.path.realpath(sys.base_prefix), os.path.realpath(sys.base_exec_prefix), os.path.dirname(_python())):
+        if not any((path + "/").startswith(seen + "/") for seen in paths):
+            paths.append(path)
+    return paths
+
+
+def _numpy():
+    """The directories of numpy, if it is installed: the one package that programs may import."""
+    found = importlib.util.find_spec("numpy")
+    if found is None or not found.origin:
+        return []
+    here = os.path.dirname(found.origin)
+    return [path for path in (here, here + ".libs") if os.path.isdir(path)]
+
+
+def _enter_namespaces():
+    """Move a code worker into user, mount, PID, network, IPC and UTS namespaces, with a root that holds _visible() only."""
+    uid, gid = os.geteuid(), os.getegid()
+    visible, numpy = _visible(), _numpy()
+    ready, done = os.pipe(), os.pipe()
+    helper = 0
+    if uid == 0:
+        # Real root may map a second user, an ordinary one, for the programs. Another process has to write that map.
+        helper = os.fork()
+        if helper == 0:
+            try:
+                os.read(ready[0], 1)
+                for name in ("uid_map", "gid_map"):
+                    with open(f"/proc/{os.getppid()}/{name}", "w") as file:
+                        file.write("0 0 1\n1 65534 1\n")
+                os.write(done[1], b"+")
+            finally:
+                os._exit(0)
+        os.close(done[1])
+    _call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID)
+    two_users = False
+    if helper:
+        os.write(ready[1], b"+")
+        two_users = os.read(done[0], 1) == b"+"
+        os.waitpid(helper, 0)
+    if not two_users:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    for fd in {*ready, done[0]} | (set() if helper else {done[1]}):
+        os.close(fd)
+
+    # The next child is process 1 of the new PID namespace, and the worker from here on; with it ends all that it started.
+    worker = os.fork()
+    if worker:
+        _, status = os.waitpid(worker, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 127)
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    _mount("none", "/", "", MS_REC | MS_PRIVATE)
+    root = "/sys" if os.path.isdir("/sys") else "/mnt"
+    _mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    for name in ("tmp", "proc", "dev", "old", PACKAGES[1:]):
+        os.mkdir(f"{root}/{name}")
+
+    def show(path, at):
+        if os.path.isdir(path):
+            os.makedirs(root + at, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(root + at), exist_ok=True)
+            os.close(os.open(root + at, os.O_CREAT | os.O_WRONLY))
+        _mount(path, root + at, "", MS_BIND | MS_REC)
+        if not at.startswith("/dev/"):
+            try:                                    # mount_setattr: read-only, with all that is mounted below
+                _call("syscall", 442, -100, (root + at).encode(), 0x8000, struct.pack("QQQQ", MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0), 32)
+            except OSError:                         # older than Linux 5.12; flags that are already set must be repeated
+                kept = os.statvfs(path).f_flag
+                _mount("none", root + at, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | (kept & (MS_NOEXEC | 1024 | 2048)) | (1 << 21 if kept & 4096 else 0))
+
+    for path in visible:
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), root + path)
+        else:
+            show(path, path)
+    for path in numpy:
+        show(path, f"{PACKAGES}/{os.path.basename(path)}")
+    for name in ("null", "zero", "full", "random", "urandom"):
+        show("/dev/" + name, "/dev/" + name)
+    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        os.symlink("/proc/self/" + target, f"{root}/dev/{name}")
+    proc = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    _call("pivot_root", root.encode(), (root + "/old").encode()) if hasattr(libc, "pivot_root") else _call("syscall", {"x86_64": 155, "aarch64": 41}[os.uname().machine], root.encode(), (root + "/old").encode())
+    os.chdir("/")
+    _call("umount2", b"/old", 2)
+    os.rmdir("/old")
+    # The worker's own view: what it may read is what programs may read.
+    _call("mount", b"none", b"/", b"", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV, None)
+    sys.path[:] = [path for path in sys.path if path and os.path.isdir(path)] + [PACKAGES]
+    sys.path_importer_cache.clear()
+    return proc, two_users
+
+
+class Sandbox:
+    """A code worker's means of starting a locked-away candidate. Made once per worker, before it reads its first item."""
+
+    def __init__(self, level):
+        self.level, self.python, self.two_users = level, _python(), False
+        self.packages = (_numpy() or [PACKAGES])[0]
+        self.packages = PACKAGES if level == "namespaces" else os.path.dirname(self.packages)
+        if level == "namespaces":
+            self.pid_namespace, self.two_users = _enter_namespaces()
+        self.empty = "/tmp" if level == "namespaces" else tempfile.mkdtemp(prefix="verify-") if level == "limits" else "/usr"
+        if level == "limits":
+            atexit.register(lambda: os.rmdir(self.empty))
+
+    def start(self, boot, program, seconds, memory):
+        """Start a candidate. (pid, its standard input, its standard output); it is killed when the calling process ends."""
+        arguments = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", boot.replace("PACKAGES", repr(self.packages)), program]
+        ours_in, ours_out, go = os.pipe(), os.pipe(), os.pipe()
+        if self.level == "namespaces":
+            _call("unshare", CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(go[1])
+                os.close(ours_in[1])
+                os.close(ours_out[0])
+                self._become(ours_in[0], ours_out[1], go[0], seconds, memory)
+                os.execve(self.python, arguments, {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HOME": "/tmp", "LANG": "C.UTF-8"})
+            except BaseException as error:
+                os.write(1, f"sandbox: {error}".encode())
+            finally:
+                os._exit(127)
+        if self.level == "namespaces":
+            _call("setns", self.pid_namespace, CLONE_NEWPID)         # the next candidate gets a PID namespace of its own
+        for fd in (ours_in[0], ours_out[1], go[0]):
+            os.close(fd)
+        os.write(go[1], b"+")
+        os.close(go[1])
+        os.set_blocking(ours_in[1], False)
+        os.set_blocking(ours_out[0], False)
+        return pid, ours_in[1], ours_out[0]
+
+    def _become(self, stdin, stdout, go, seconds, memory):
+        """In the child: give up everything, in an order that works."""
+        os.setsid()
+        os.dup2(stdin, 0)
+        os.dup2(stdout, 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.read(go, 1) != b"+":                                   # the judge died before the line above
+            os._exit(127)
+        os.closerange(3, 1024)
+        if self.level == "namespaces":
+            _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
+            _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH}m,nr_inodes=4096,mode=1777")
+            try:
+                _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            except OSError:
+                pass                                                 # some containers forbid it; only /dev/stdin is missed
+        os.chdir(self.empty)
+        for name, limit in (("AS", (memory + 768) << 20), ("CPU", math.ceil(seconds) + 1), ("FSIZE", SCRATCH << 20), ("NOFILE", 64), ("CORE", 0),
+                            ("MSGQUEUE", 0), ("STACK", 256 << 20), ("MEMLOCK", 1 << 16)):
+            self._limit(name, limit)
+        if self.two_users:
+            os.fchown(0, 1, 1)                                       # else /dev/stdin could not be opened
+            os.fchown(1, 1, 1)
+            os.setgroups([])
+            os.setresgid(1, 1, 1)
+            os.setresuid(1, 1, 1)
+        if self.level == "namespaces":
+            self._limit("NPROC", 128)                                # counted within the user namespace (since Linux 5.14)
+            for capability in range(64):
+                if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
+                    break
+            nothing = ctypes.create_string_buffer(24)
+            _call("capset", ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0)), nothing)
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)    # again: a change of user clears it
+        _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        if self.level == "landlock":
+            _landlock()
+        if self.level != "limits":
+            _refuse_system_calls()
+
+    @staticmethod
+    def _limit(name, value):
+        which = getattr(resource, "RLIMIT_" + name, None)
+        if which is not None:
+            hard = resource.getrlimit(which)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(which, (value, value))
+
+
+# Judging ---------------------------------------------------------------------------------------------------------------
+
+class _Dead(BaseException):
+    """The candidate ended, ran out of time, or sent nonsense. Not an Exception, so that no `except Exception` in a test hides it."""
+
+
+def _kill(pid, box):
+    """Kill a candidate with all it started, and wait for its end. (exit status as subprocess gives it, CPU seconds, MiB resident)."""
+    try:
+        os.kill(pid, signal.SIGKILL) if box.level == "namespaces" else os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    _, status, used = os.wait4(pid, 0)
+    for _ in range(100 if box.level == "limits" else 0):          # whatever left the process group is our child by now
+        children = [int(stat.split()[0]) for stat in map(_read_stat, filter(str.isdigit, os.listdir("/proc"))) if stat and stat.rpartition(")")[2].split()[1] == str(os.getpid())]
+        if not children:
+            break
+        for child in children:
+            try:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            except OSError:
+                pass
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+
+def _read_stat(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _judge_stdin(box, program, tests):
+    """Run the program once per test. (right, why, whether time ran out)."""
+    for number, (given, expected) in enumerate(tests["cases"], 1):
+        expected = _lines(expected)
+        printed, status, cpu, resident, late = _run_once(box, program, given.encode("utf-8", "replace"), 2 * len(expected) + MAX_OUTPUT, tests)
+        where = f"test {number} of {len(tests['cases'])}: "
+        if late or cpu > tests["seconds"]:
+            return False, where + f"time limit ({tests['seconds']} CPU seconds)", True
+        if printed is None:
+            return False, where + "too much output", False
+        if resident > tests["memory"]:
+            return False, where + f"memory limit ({tests['memory']} MiB)", False
+        if status != 0:
+            return False, where + (f"exit status {status}" if status > 0 else f"killed by signal {-status}"), False
+        printed = _lines(printed.decode("utf-8", "replace"))
+        if printed != expected:
+            return False, where + f"printed {printed[:60]!r}, expected {expected[:60]!r}", False
+    return True, f"passed {len(tests['cases'])} tests", False
+
+
+def _lines(text):
+    """Output as it is compared: without blanks at the ends of lines, and without blank lines at the end."""
+    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n")).rstrip("\n")
+
+
+def _run_once(box, program, given, most, tests):
+    """(output or None if it was too much, exit status, CPU seconds, MiB resident, whether it ran past the wall clock)."""
+    deadline = time.monotonic() + 2 * tests["seconds"] + 1
+    pid, to, back = box.start(RUN_STDIN, program, tests["seconds"], tests["memory"])
+    printed, unsent, late = bytearray(), memoryview(given), False
+    open_, ended = {back, to}, False
+    try:
+        while back in open_:
+            poll = select.poll()
+            poll.register(back, select.POLLIN)
+            if to in open_ and not unsent:
+                os.close(to)
+                open_.discard(to)
+            elif to in open_:
+                poll.register(to, select.POLLOUT)
+            ready = dict(poll.poll(max(0, 1000 * (deadline - time.monotonic()))))
+            if not ready:
+                late = True
+                break
+            if to in ready:
+                try:
+                    unsent = unsent[os.write(to, unsent[:65536]):]
+                except BrokenPipeError:             # it does not read to the end: no fault
+                    unsent = unsent[:0]
+            if back in ready:
+                got = os.read(back, 1 << 16)
+                if not got:
+                    break
+                printed += got
+                if len(printed) > most:
+                    printed = None
+                    break
+        pause = 0.0005
+        while printed is not None and not late:
+            # Standard output is closed. The process usually ends at once; one that lingers has until the deadline.
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                ended = True
+                break
+            if time.monotonic() > deadline:
+                late = True
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+    finally:
+        status, cpu, resident = _kill(pid, box)
+        for fd in open_:
+            os.close(fd)
+    return (bytes(printed) if printed is not None else None), status, cpu, resident, late or (not ended and printed is not None)
+
+
+class _Candidate:
+    """A program in its sandbox, as seen by a judge of function tests."""
+
+    def __init__(self, box, program, tests):
+        self.deadline = time.monotonic() + 2 * tests["seconds"] + 1
+        self.pid, self.to, self.back = box.start(RUN_CALLS, program, tests["seconds"], tests["memory"])
+        self.box, self.dead, self.calls, self.functions, self.exceptions, self.things = box, None, 0, [], {}, {}
+        self.names = None
+
+    def load(self):
+        """Wait until the program has run once from top to bottom. Its names, or None if it failed."""
+        reply = self.receive()
+        if isinstance(reply.get("names"), dict):
+            self.names = reply["names"]
+            for name, kinds in self.names.items():
+                if isinstance(kinds, list):
+                    base = next((found for kind in kinds[1:] if (found := _exception(kind))), Exception)
+                    self.exceptions[name] = type(name, (base,), {})
+        elif "error" in reply:
+            self.dead = f"the program raised {str(reply['error'][0][0])[:40]}"
+
+    def die(self, why):
+        self.dead = self.dead or why
+        raise _Dead(why)
+
+    def wait(self, fd, event):
+        poll = select.poll()
+        poll.register(fd, event)
+        if self.dead or not poll.poll(max(0, 1000 * (self.deadline - time.monotonic()))):
+            self.die("time limit")
+
+    def exactly(self, size):
+        data = bytearray()
+        while len(data) < size:
+            self.wait(self.back, select.POLLIN)
+            got = os.read(self.back, min(1 << 16, size - len(data)))
+            if not got:
+                self.die("the program ended before it had answered")
+            data += got
+        return data
+
+    def receive(self):
+        size = int.from_bytes(self.exactly(4), "big")
+        if size > MAX_REPLY:
+            self.die("the result is too large")
+        try:
+            reply = json.loads(self.exactly(size))
+        except (ValueError, RecursionError):
+            reply = None
+        if not isinstance(reply, dict):
+            self.die("the program broke the pipe to the judge")
+        return reply
+
+    def send(self, message):
+        data = json.dumps(message).encode()
+        data = memoryview(len(data).to_bytes(4, "big") + data)
+        while data:
+            self.wait(self.to, select.POLLOUT)
+            try:
+                data = data[os.write(self.to, data[:1 << 16]):]
+            except OSError:
+                self.die("the program ended before it had answered")
+
+    def encode(self, value):
+        return encode(value, self.keep)
+
+    def keep(self, value):
+        """What is no plain data, on its way to the candidate: its own things go back to it; our functions can be called from there."""
+        if isinstance(value, _Thing):
+            target = object.__getattribute__(value, "_target")
+            return {"o": target} if isinstance(target, int) else {"n": target}
+        if value in _BY_NAME:
+            return {"y": _BY_NAME[value]}
+        if callable(value):
+            self.functions.append(value)
+            return {"k": len(self.functions) - 1}
+        if hasattr(value, "__iter__"):
+            return encode(list(value), self.keep)
+        raise TypeError(f"a test passes {type(value).__name__}, which is no plain data")
+
+    def decode(self, data):
+        try:
+            return decode(data, self.find)
+        except _Dead:
+            raise
+        except BaseException:
+            self.die("the program broke the pipe to the judge")
+
+    def find(self, tag, value):
+        if tag != "o" or type(value) is not int:
+            self.die("the program broke the pipe to the judge")
+        return self.things.setdefault(value, _Thing(self, value))
+
+    def ask(self, op, target, *args, kw=None):
+        """One request and its result; exceptions of the candidate are raised here, as built-in ones."""
+        if self.dead:
+            self.die(self.dead)
+        message = {"op": op, "target": target, "args": self.encode(args), "kw": self.encode(kw or {})}
+        self.send(message)
+        while True:
+            reply = self.receive()
+            if "callback" not in reply:
+                break
+            try:
+                function = self.functions[reply["callback"]]
+                result = {"value": self.encode(function(*self.decode(reply["args"]), **self.decode(reply["kw"])))}
+            except Exception as error:
+                result = {"error": [type(error).__name__, str(error)]}
+            self.send(result)
+        if "error" in reply:
+            self.throw(reply["error"])
+        if reply.get("stop") is True and op == "next":
+            raise StopIteration
+        if "value" not in reply:
+            self.die("the program broke the pipe to the judge")
+        value = self.decode(reply["value"])
+        if value is None and op == "call" and "args" in reply:
+            for ours, theirs in zip(args, self.decode(reply["args"])):
+                _update(ours, theirs)
+            theirs = self.decode(reply["kw"])
+            for name, ours in (kw or {}).items():
+                _update(ours, theirs.get(name))
+        return value
+
+    def throw(self, error):
+        try:
+            kinds, arguments = error
+            arguments = self.decode(arguments)
+            kind = next((found for name in kinds if (found := self.exceptions.get(name) or _exception(name))), RuntimeError)
+        except (TypeError, ValueError, StopIteration):
+            self.die("the program broke the pipe to the judge")
+        try:
+            raised = kind(*arguments)
+        except Exception:
+            raised = kind()
+        raise raised
+
+    def close(self):
+        for fd in (self.to, self.back):
+            os.close(fd)
+        return _kill(self.pid, self.box)
+
+
+def _exception(name):
+    """The built-in exception of that name, if a candidate may raise it. StopIteration would end a loop of the test in silence."""
+    kind = getattr(builtins, name, None) if isinstance(name, str) else None
+    good = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, (StopIteration, StopAsyncIteration))
+    return kind if good else None
+
+
+def _update(ours, theirs):
+    """Change one of the test's own values, in place, into what the candidate made of it."""
+    if type(ours) is not type(theirs) or ours is theirs:
+        return theirs
+    if isinstance(ours, _Thing):
+        return ours
+    if isinstance(ours, list):
+        ours[:] = [_update(ours[i], item) if i < len(ours) else item for i, item in enumerate(theirs)]
+    elif isinstance(ours, dict):
+        changed = {key: _update(ours[key], value) if key in ours else value for key, value in theirs.items()}
+        ours.clear()
+        ours.update(changed)
+    elif isinstance(ours, (set, bytearray)) or type(ours).__name__ == "deque":
+        ours.clear()
+        ours.extend(theirs) if hasattr(ours, "extend") else ours.update(theirs)
+    elif isinstance(ours, tuple):
+        for one, other in zip(ours, theirs):
+            _update(one, other)
+        return theirs if not any(isinstance(item, (list, dict, set)) for item in ours) else ours
+    else:
+        return theirs
+    return ours
+
+
+class _Thing:
+    """Something of the candidate's that is no plain data, as a test sees it: a function, a class, an object, a generator.
+
+    A test may call it, read and set attributes, iterate and index. It may not compare it or ask whether it is true: the
+    candidate would answer, and could claim to equal everything.
+    """
+
+    def __init__(self, candidate, target):
+        object.__setattr__(self, "_candidate", candidate)
+        object.__setattr__(self, "_target", target)
+
+    def __call__(self, *args, **kw):
+        self._candidate.calls += 1
+        return self._candidate.ask("call", self._target, *args, kw=kw)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._candidate.ask("get", self._target, name)
+
+    def __setattr__(self, name, value):
+        self._candidate.ask("set", self._target, name, value)
+
+    def __iter__(self):
+        return self._candidate.ask("iter", self._target)
+
+    def __next__(self):
+        return self._candidate.ask("next", self._target)
+
+    def __len__(self):
+        return self._candidate.ask("len", self._target)
+
+    def __getitem__(self, key):
+        return self._candidate.ask("item", self._target, key)
+
+    def __setitem__(self, key, value):
+        self._candidate.ask("setitem", self._target, key, value)
+
+    def __str__(self):
+        return self._candidate.ask("str", self._target)
+
+    def __repr__(self):
+        return self._candidate.ask("repr", self._target)
+
+    def _refuse(self, *_):
+        raise TypeError("a test compares something of the candidate's that is no plain data")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __contains__ = _refuse
+    __hash__ = object.__hash__
+
+
+for _operator in "add sub mul matmul truediv floordiv mod pow neg pos abs and or xor lshift rshift radd rsub rmul enter exit".split():
+    setattr(_Thing, f"__{_operator}__", lambda self, *args, _name=f"__{_operator}__": self._candidate.ask("get", self._target, _name)(*args))
+
+_BY_NAME = {getattr(builtins, _name): _name for _name in "int float str bool list tuple set dict bytes complex len sum min max abs sorted any all ord chr".split()}
+exec(CODEC)             # encode and decode: the same text on both sides of the pipe
+
+
+def _bound_and_free(trees):
+    """(names that the test code binds, names that it reads), anywhere in it."""
+    bound, read = set(), set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name):
+                (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                bound.add(node.name)
+            elif isinstance(node, ast.arg):
+                bound.add(node.arg)
+            elif isinstance(node, ast.alias):
+                bound.add((node.asname or node.name).partition(".")[0])
+            elif isinstance(node, ast.ExceptHandler) and node.name:
+                bound.add(node.name)
+    return bound, read
+
+
+def _shadowed(trees, names, entry):
+    """A built-in name that the tests mean as the candidate's function, as in MBPP's `assert sum(10, 15) == 6`; or None."""
+    if entry is not None:
+        return entry
+    counts = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and names.get(node.func.id) == "function" and hasattr(builtins, node.func.id):
+                # the innermost call with plain arguments is the one under test: set(sum(...)) tests sum
+                inner = sum(isinstance(n, ast.Call) for argument in node.args for n in ast.walk(argument))
+                counts.setdefault(node.func.id, []).append(inner)
+    return min(counts, key=lambda name: (sum(counts[name]), name)) if counts else None
+
+
+def _whole_program(program, tests):
+    """The program, with what the prompt defines before it (imports and helpers), or as the completion of the prompt's last function."""
+    prompt, entry = tests.get("prompt"), tests.get("entry")
+    if not prompt or not entry:
+        return program
+    defines = re.search(rf"^(?:async )?(?:def|class) +{re.escape(entry)}\b|^{re.escape(entry)} *=", program, re.MULTILINE)
+    whole = prompt.rstrip() + "\n\n\n" + program if defines else prompt + program
+    try:
+        compile(whole, "main.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return program
+    return whole if len(whole.encode()) <= MAX_PROGRAM + 20_000 else program
+
+
+def _judge_assertions(box, program, tests):
+    """Evaluate the assertions here, and call the candidate's functions over there. (right, why, whether time ran out)."""
+    candidate = _Candidate(box, _whole_program(program, tests), tests)
+    where = ""
+    try:
+        try:
+            candidate.load()
+            if candidate.names is None:
+                return False, candidate.dead or "the program did not load", False
+            setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
+            scope = {"__name__": "tests", "__builtins__": builtins}
+            bound, read = _bound_and_free([setup, *parts])
+            entry = tests.get("entry")
+            mine = {name for name in read - bound if not hasattr(builtins, name)}
+            if entry or not any(candidate.names.get(name) == "function" for name in mine):
+                name = _shadowed(parts, candidate.names, entry)
+                mine |= {name} if name and name not in bound else set()
+            for name in sorted(mine):
+                kind = candidate.names.get(name)
+                if name in candidate.exceptions:
+                    scope[name] = candidate.exceptions[name]
+                elif kind in ("function", "class"):
+                    scope[name] = _Thing(candidate, name)
+                elif kind == "data":
+                    scope[name] = candidate.ask("name", name)
+                elif name in sys.stdlib_module_names and not name.startswith("_") and not tests.get("check"):
+                    scope[name] = __import__(name)                    # MBPP's tests use math without importing it
+            function = scope.get(entry)
+            if entry and function is None:
+                if candidate.names.get("Solution") == "class":
+                    function = getattr(_Thing(candidate, "Solution")(), entry)
+                elif candidate.names.get(entry) in ("function", "class"):
+                    function = _Thing(candidate, entry)
+                else:
+                    return False, f"the program does not define {entry}", False
+                if entry not in bound:
+                    scope[entry] = function
+            exec(compile(setup, "setup", "exec"), scope)
+            for number, part in enumerate(parts, 1):
+                where = f"assertion {number} of {len(parts)}: " if len(parts) > 1 else ""
+                exec(compile(part, "tests", "exec"), scope)
+            if tests.get("check"):
+                scope["check"](function)
+        except (_Dead, KeyboardInterrupt):
+            return False, where + str(candidate.dead), candidate.dead == "time limit"
+        except BaseException as error:
+            words = "an assertion failed" if isinstance(error, AssertionError) else f"{type(error).__name__}"
+            detail = str(error)[:100] if not isinstance(error, AssertionError) or str(error) else ""
+            return False, where + words + (f": {detail}" if detail else ""), False
+        if candidate.dead:
+            return False, candidate.dead, candidate.dead == "time limit"
+        if not candidate.calls:
+            return False, "bad row: the tests never called the program", False
+    finally:
+        _, cpu, resident = candidate.close()
+    if cpu > tests["seconds"]:
+        return False, f"time limit ({tests['seconds']} CPU seconds)", True
+    if resident > tests["memory"]:
+        return False, f"memory limit ({tests['memory']} MiB)", False
+    return True, f"passed {len(tests['code'])} assertions" if not tests.get("check") else "passed check", False
+
+
+def code_worker(level):
+    """Main loop of a code worker: one JSON line in, one out. A judge is forked for each item, so that no test code leaves a trace."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    source = os.fdopen(os.dup(0), "rb")
+    os.dup2(null, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc.prctl(36, 1, 0, 0, 0)                       # subreaper: what a killed judge leaves behind becomes our child
+    box = Sandbox(level)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)          # nothing may read this process's memory
+    trial = "import os\ntry:\n    os.fork()\n    print('forked')\nexcept OSError:\n    pass\nprint('works')\n"
+    tests = {"seconds": TEST_SECONDS, "memory": PROGRAM_MEMORY, "kind": "stdin", "cases": [["", "works"]]}
+    reply = {"right": True} if level == "limits" else _judge_apart(box, {"program": trial, "tests": tests, "limit": 20})
+    if not reply.get("right"):
+        out.write(json.dumps(reply.get("why")).encode() + b"\n")
+        return
+    out.write(b'{"ready": true}\n')
+    for line in source:
+        try:
+            reply = _judge_apart(box, json.loads(line))
+        except OSError as error:
+            reply = {"right": False, "why": f"judge: {error}", "last": True}
+        out.write(json.dumps(reply).encode() + b"\n")
+        if reply.get("last"):
+            return
+
+
+def _judge_apart(box, item):
+    """Judge one item in a child process of the worker, for item["limit"] seconds at most."""
+    back, to = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        verdict = {"right": False, "why": "the judge failed"}
+        try:
+            os.close(back)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            libc.prctl(36, 1, 0, 0, 0)
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+            judge = _judge_stdin if item["tests"]["kind"] == "stdin" else _judge_assertions
+            right, why, late = judge(box, item["program"], item["tests"])
+            verdict = {"right": right, "why": why, "timeout": late}
+        except BaseException as error:
+            verdict["why"] = f"the judge failed: {type(error).__name__}: {error}"
+        finally:
+            try:
+                os.write(to, json.dumps(verdict).encode()[:60_000])
+            finally:
+                os._exit(0)
+    os.close(to)
+    data, deadline = b"", time.monotonic() + item["limit"]
+    poll = select.poll()
+    poll.register(back, select.POLLIN)
+    while poll.poll(max(0, 1000 * (deadline - time.monotonic()))):
+        got = os.read(back, 65536)
+        if not got:
+            break
+        data += got
+    os.close(back)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    try:
+        while True:                                  # the judge, and its candidate if that is still there
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+    if not data:
+        return {"right": False, "why": f"time-out after {item['limit']} s", "timeout": True}
+    return json.loads(data)
+
+
+_level = {}
+
+
+def sandbox_level():
+    """(name, words): how programs are isolated on this host, found by trying; the words say what it does not protect from."""
+    with _shared_lock:
+        if not _level:
+            for name in ("namespaces", "landlock"):
+                worker = _Worker("code", name) if sys.platform == "linux" and os.uname().machine in MACHINES else None
+                if worker and isinstance(worker.ask(None, 60), dict):
+                    worker.kill()
+                    break
+            else:
+                name = "limits"
+            _level[name] = LEVELS[name]
+        return next(iter(_level.items()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1100,8 +2348,8 @@ def code_reward(response, tests):
 class _Worker:
     """One worker process and the pipes to it. A fresh interpreter, so it holds none of the caller's memory, threads or torch."""
 
-    def __init__(self, task):
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--worker", task], bufsize=0, stdin=subprocess.PIPE,
+    def __init__(self, task, level=""):
+        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--worker", task, level], bufsize=0, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
         os.set_blocking(self.process.stdin.fileno(), False)
         os.set_blocking(self.process.stdout.fileno(), False)
@@ -1164,9 +2412,10 @@ class Grader:
     def __init__(self, task, workers=None, timeout=None, unsafe=False):
         if task not in ("math", "code"):
             raise ValueError(f"task must be 'math' or 'code', not {task!r}")
+        self._level = ""
         if task == "code":
-            name, words = sandbox_level()
-            if name == "limits" and not unsafe:
+            self._level, words = sandbox_level()
+            if self._level == "limits" and not unsafe:
                 raise RuntimeError(f"refusing to run generated programs here: {words} Pass --unsafe-exec (unsafe=True) to run them all the same.")
         self.task, self.timeouts = task, 0
         self.workers = workers or len(os.sched_getaffinity(0))
@@ -1210,11 +2459,14 @@ class Grader:
                     for _ in range(2):       # a worker that dies is replaced and the item tried once more: it may not be to blame
                         verdicts[i] = (0.0, "the worker could not be started")
                         if worker is None:
-                            worker = _Worker(self.task)
+                            worker = _Worker(self.task, self._level)
                             if not isinstance(worker.ask(None, 60), dict):      # imports take about a second
                                 worker = None
                                 continue
-                        reply = worker.ask(item, self.timeout)
+                        if self.task == "math":
+                            reply = worker.ask(item, self.timeout)
+                        else:           # the worker keeps the limit itself; it is killed only if it cannot
+                            reply = worker.ask({**item, "limit": self.timeout}, self.timeout + 5)
                         if isinstance(reply, dict):
                             verdicts[i] = (1.0 if reply.get("right") is True else 0.0, str(reply.get("why", "")))
                             if reply.get("timeout"):
@@ -1279,24 +2531,33 @@ def _prepare_math(response, gold):
     return (float(right), f"{answer[:80]!r} {'is' if right else 'is not'} {gold[:80]!r}"), None
 
 
-_shared = {}
-_shared_lock = threading.Lock()
+_shared, _said = {}, set()
+_shared_lock = threading.RLock()
 
 
 def _forget_shared():
     """In a forked child: the shared graders' workers, and a lock that another thread may have held, belong to the parent."""
     global _shared, _shared_lock
-    _shared, _shared_lock = {}, threading.Lock()
+    _shared, _shared_lock = {}, threading.RLock()
 
 
 os.register_at_fork(after_in_child=_forget_shared)
 
 
-def _shared_grader(task):
+def _shared_grader(task, unsafe=False):
+    if task == "code":
+        sandbox_level()
     with _shared_lock:
         if task not in _shared:
-            _shared[task] = Grader(task)
+            _shared[task] = Grader(task, unsafe=unsafe)
         return _shared[task]
+
+
+def _complain(words):
+    """Say something once on standard error."""
+    if words not in _said:
+        _said.add(words)
+        print(f"verify.py: {words}", file=sys.stderr)
 
 
 def math_reward(response, gold):
@@ -1305,7 +2566,7 @@ def math_reward(response, gold):
         verdict, item = _prepare_math(response, gold)
         return verdict[0] if item is None else _shared_grader("math").grade([response], [gold])[0]
     except Exception as error:
-        print(f"verify.py: {type(error).__name__}: {error}", file=sys.stderr)
+        _complain(f"{type(error).__name__}: {error}")
         return 0.0
 
 
@@ -1392,6 +2653,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        {"math": math_worker, "code": code_worker}[sys.argv[2]]()
+        math_worker() if sys.argv[2] == "math" else code_worker(sys.argv[3])
     else:
         main()
