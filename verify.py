@@ -1593,7 +1593,9 @@ def _landlock():
     version = _call("syscall", 444, None, 0, 1)
     everything = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1                      # access rights that this version knows
     rules = _call("syscall", 444, struct.pack("QQ", everything, 3 if version >= 4 else 0), 16 if version >= 4 else 8, 0)
-    for path, rights in [(path, 0b1101) for path in _visible()] + [("/dev/" + name, 0b0110) for name in ("null", "zero", "urandom")]:
+    numpy = _numpy()
+    readable = [(path, 0b1101) for path in _visible() + numpy] + [(os.path.dirname(path), 0b1000) for path in numpy]       # 1 execute, 4 read, 8 list
+    for path, rights in readable + [("/dev/" + name, 0b0110) for name in ("null", "zero", "urandom")]:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
@@ -1700,6 +1702,10 @@ def _enter_namespaces():
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         os.symlink("/proc/self/" + target, f"{root}/dev/{name}")
     proc = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _mount("proc", root + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)          # without it no candidate could have one
+    except OSError:
+        pass
     _call("pivot_root", root.encode(), (root + "/old").encode()) if hasattr(libc, "pivot_root") else _call("syscall", {"x86_64": 155, "aarch64": 41}[os.uname().machine], root.encode(), (root + "/old").encode())
     os.chdir("/")
     _call("umount2", b"/old", 2)
@@ -1767,12 +1773,16 @@ class Sandbox:
             _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={SCRATCH}m,nr_inodes=4096,mode=1777")
             try:
                 _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
-            except OSError:
-                pass                                                 # some containers forbid it; only /dev/stdin is missed
+            except OSError:                                          # some containers forbid it; only /dev/stdin is missed
+                _mount("tmpfs", "/proc", "tmpfs", MS_RDONLY, "size=4k")
         os.chdir(self.empty)
         for name, limit in (("AS", (memory + 768) << 20), ("CPU", math.ceil(seconds) + 1), ("FSIZE", SCRATCH << 20), ("NOFILE", 64), ("CORE", 0),
                             ("MSGQUEUE", 0), ("STACK", 256 << 20), ("MEMLOCK", 1 << 16)):
             self._limit(name, limit)
+        if os.geteuid() == 0:
+            for capability in range(64):
+                if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
+                    break
         if self.two_users:
             os.fchown(0, 1, 1)                                       # else /dev/stdin could not be opened
             os.fchown(1, 1, 1)
@@ -1781,11 +1791,7 @@ class Sandbox:
             os.setresuid(1, 1, 1)
         if self.level == "namespaces":
             self._limit("NPROC", 128)                                # counted within the user namespace (since Linux 5.14)
-            for capability in range(64):
-                if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == -1:
-                    break
-            nothing = ctypes.create_string_buffer(24)
-            _call("capset", ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0)), nothing)
+        _call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))             # no capabilities, whoever we are
         _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)    # again: a change of user clears it
         _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if self.level == "landlock":
