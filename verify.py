@@ -223,15 +223,15 @@ def clean(text):
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     # Thousands: 1,000  1{,}000  1\,000  1 000, in groups of exactly three. "1, 000" and "12,34" are lists.
-    group = r"(?:\{,\}|,\\!|\\[,;: ]|,|~|[ ])"
+    group = r"(?:\{,\}|,\\!|\\[,;: ] ?|,|~|[ ])"
     text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])(\d{{1,3}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
     text = text.replace(r"{,}", ",")
     text = re.sub(r"\\\\(?:\[[^\]]*\])?", r" \\newline ", text)
     text = re.sub(r"\\q?quad(?![A-Za-z])", " , ", text) if r"\begin" not in text else text
     text = re.sub(SPACE + "+", " ", text)
     text = re.sub(r"\\dots(?![A-Za-z])", "...", text)
-    text = re.sub(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))", r"\\text{ degree}", text)
-    text = re.sub(r"_ ?(\d) ", r"_{\1} ", text)
+    text = re.sub(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z])|\{? ?\\text\{o\} ?\}?)|\\circ(?![A-Za-z])$", r"\\text{ degree}", text)
+    text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac ?(\d) ?\{", r"\\frac{\1}{", text)
     text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z])(?![a-z])", r"\\frac\1{\2}", text)
@@ -239,7 +239,7 @@ def clean(text):
     text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])(pi|infty|infinity|inf|oo)(?![A-Za-z])", lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
-    text = re.sub(r"\\text\{ ?infinity ?\}", r"\\infty ", text)
+    text = re.sub(r"\\text\{ ?[Ii]nfinity ?\}", r"\\infty ", text)
     text = re.sub(r"<=|=<", r"\\leq ", text)
     text = re.sub(r">=", r"\\geq ", text)
     text = re.sub(r"!=", r"\\neq ", text)
@@ -252,7 +252,7 @@ def clean(text):
 
 def _join_thousands(match):
     # 1,234 and 1, 234: a comma with a blank separates. Mixed separators are no number either.
-    separators = set(re.findall(r"\{,\}|,\\!|\\[,;: ]|,|~|[ ]", match[2]))
+    separators = set(re.findall(r"\{,\}|,\\!|\\[,;: ]|,|~|[ ]", re.sub(r"(\\[,;:]) ", r"\1", match[2])))
     return match[1] + re.sub(r"\D", "", match[2]) if len(separators) == 1 else match[0]
 
 
@@ -301,6 +301,10 @@ REALS = [("-\\infty", True, "\\infty", True)]
 def parse_answer(text):
     """An answer as nested tuples, the kind first. What has no structure is ("value", text)."""
     text = text.strip()
+    if re.fullmatch(r"\\mathbb ?\{?R\}?|\\text\{ ?(?:all )?real numbers? ?\}|\\text\{ ?all reals ?\}|all real numbers", text):
+        return ("reals", REALS, None)
+    if re.fullmatch(r"\\emptyset|\\\{ ?\\\}|\\text\{ ?[Nn]o (?:real )?solutions? ?\}|[Nn]o (?:real )?solutions?|\\text\{ ?(?:the )?empty set ?\}", text):
+        return ("set", [])
     whole = re.fullmatch(r"\\text\{(.*)\}", text, re.DOTALL)
     if whole and _closing_brace(text, 5) == len(text) - 1:
         inner = whole[1].strip()
@@ -364,11 +368,6 @@ def parse_answer(text):
                 return ("none",)
             matrix = [list(column) for column in zip(*matrix)]
         return ("matrix", matrix)
-
-    if re.fullmatch(r"\\mathbb ?\{?R\}?|\\text\{ ?(?:all )?real numbers? ?\}|\\text\{ ?all reals ?\}|all real numbers", text):
-        return ("reals", REALS, None)
-    if re.fullmatch(r"\\emptyset|\\\{ ?\\\}|\\text\{ ?[Nn]o (?:real )?solutions? ?\}|[Nn]o (?:real )?solutions?|\\text\{ ?(?:the )?empty set ?\}", text):
-        return ("set", [])
 
     bracket = re.fullmatch(r"(\\\{|\\langle|[(\[\]])(.*)(\\\}|\\rangle|[)\[\]])(\^ ?\{? ?(?:T|\\top|\\text\{T\}) ?\}?)?", text, re.DOTALL)
     if bracket and _encloses(text, bracket[1], bracket[3] + (bracket[4] or "")):
@@ -500,7 +499,7 @@ def _relation(text, sides, operators):
                     return ("none",)
             return ("named", _name(sides[0]), parse_answer(sides[-1]))
         if not re.search(r"[A-Za-z]", _bare("".join(sides))):
-            same = all(same_value(side, sides[-1], strict=False) for side in sides[:-1])
+            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(same_value(side, sides[-1], strict=False) for side in sides[:-1])
             return parse_answer(sides[-1]) if same else ("none",)
         if len(sides) == 2 and not re.search(r"\d", sides[0]) and not re.search(r"[A-Za-z]", _bare(sides[1])):
             return ("named", _name(sides[0]), parse_answer(sides[1]))          # m + n = 5
@@ -698,7 +697,8 @@ def _same_ratio(a, g):
     if all(value is not None for side in values for value in side):
         one, other = ([value[0] for value in side] for side in values)
         return all(x * other[0] == y * one[0] for x, y in zip(one, other)) and any(one) and any(other)
-    return all(same_value(x, y) for x, y in zip(*sides))
+    one, other = sides
+    return all(same_value(rf"({x})\cdot({other[0]})", rf"({y})\cdot({one[0]})", strict=False) for x, y in zip(one, other))
 
 
 # Single values -------------------------------------------------------------------------------------------------------
@@ -727,6 +727,7 @@ for _names, _factor, _basis in [
 BARE_UNITS = "km|cm|mm|kg|mg|mL|ml|ft|yd|mi|min|sec|hr|mph|Hz|kW|lb|oz|rad|deg"
 NO_UNIT = set("is are was not or and maybe but if then else ignore previous all instructions because correct wrong right answer reward true false the a an to "
               "be can could should would possibly probably perhaps otherwise either neither unless except plus minus times divided squared cubed "
+              "at most least than more less about approximately around nearly roughly almost over under up only exactly incorrect false no none any every some "
               "thousand million billion trillion hundred dozen half third quarter score grade".split())
 
 
@@ -784,7 +785,7 @@ def _choice(text):
     if match is None:
         return None
     rest = (match[2] or match[4] or "").strip()
-    if rest and re.match(r"[\^_+*/=<>]|\\(?:cdot|times|cup|in)|-\D", rest):
+    if rest and re.match(r"(?:or|and)(?![A-Za-z])|[\^_+*/=<>,;&|]|\(? ?[A-Z] ?\)|[A-Z]$|\\(?:cdot|times|cup|in)|-\D", rest):
         return None                                          # (x)^2 is no choice
     return match[1] or match[3], rest, bool(match[1] or match[4] is not None or "text" in text or plain != text)
 
@@ -890,6 +891,8 @@ def exact(text):
     Literals: integers, decimals (repeating ones too), fractions and quotients of them, mixed numbers, powers of integers,
     and a number times a power of ten. Sums and products are no literals: they are left to be worked out.
     """
+    if not text.isascii():                  # int() would read the digits of every script
+        return None
     text = re.sub(r" ?(\\times|\\cdot|\*) ?", "*", text.strip())
     try:
         value, places, rest = _signed(text)
@@ -929,6 +932,8 @@ def _power(text):
     exponent = re.match(r" ?\^ ?(?:\{ ?([+-]?\d{1,5}) ?\}|\(([+-]?\d{1,5})\)|([+-]?\d{1,5}))", rest)
     if exponent and not rest[exponent.end():].lstrip().startswith("^"):
         exponent, rest = int(exponent[1] or exponent[2] or exponent[3]), rest[exponent.end():]
+        if value == 0 and exponent <= 0:
+            raise ValueError("0^0")
         if abs(exponent) * max(value.numerator.bit_length(), value.denominator.bit_length()) > 40_000:
             raise ValueError("too large")
         return value ** exponent, (0 if value.denominator == 1 and exponent >= 0 else -1), rest
@@ -977,8 +982,8 @@ def _atom(text):
 
 # What an answer may only hold if the gold answer does too: otherwise it is the question, or a step on the way.
 UNFINISHED = {
-    "sum": re.compile(r"(?<=[\w)}\]!]) ?[+-](?! ?\\infty)"),
-    "product": re.compile(r"(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)|\\sqrt ?\{[^{}]*\} ?(?:\\cdot|\\times|\*)? ?\\sqrt|\) ?\(|\d ?\("),
+    "sum": re.compile(r"(?<=[\w)}\]!#]) ?[+-](?! ?\\infty)"),
+    "product": re.compile(r"(?<=[\d})!]) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)|# ?(?:\\cdot|\\times|\*)? ?#|\) ?\(|\d ?\("),
     "division": re.compile(r"\\div(?![A-Za-z])"),
     "tower": re.compile(r"\^ ?(?:\{[^{}]*|\(?[\d.]+\)? ?)\^"),
     "function": re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg|operatorname|bmod|pmod|mod)(?![A-Za-z])"),
@@ -989,12 +994,22 @@ UNFINISHED = {
 }
 
 
+UNTYPICAL = re.compile(r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let|newcommand|href|tag|label|verb|begin|end)(?![A-Za-z])")
+
+
 def _same_expression(a, g, a_exact, g_exact, strict):
     """Two expressions that are not both number literals."""
-    if re.search(r"\d \d|[?#@]|\.\.\.", a) or re.search(r"[^\x00-\x7f]", a):
+    if re.search(r"\d \d|[?#@]|\.\.\.|\\(?:pm|mp)(?![A-Za-z])|(?<![\d.])0 ?\^ ?\{? ?0(?![\d.])", a) or not a.isascii() or UNTYPICAL.search(a):
         return False
-    if strict and not re.search(r"[A-Za-z]", _bare(a)) and not re.search(r"[A-Za-z]", _bare(g)):
-        if any(pattern.search(a) and not pattern.search(g) for pattern in UNFINISHED.values()):
+    if re.fullmatch(r"[A-Za-z]", a) and re.fullmatch(r"[A-Za-z]", g):
+        return a == g
+    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]")):
+        return False            # words, primes, derivatives and double signs that the gold answer has not
+    if UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
+        return False
+    if strict and not re.search(r"[A-Za-z]", _bare(g)):
+        one, other = (re.sub(r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}", "#", text) for text in (a, g))          # a root times a number is fine
+        if any(pattern.search(one) and not pattern.search(other) for pattern in UNFINISHED.values()):
             return False
         # a root of a perfect square (or cube) that the gold answer has worked out
         if g_exact and g_exact[1] < 6 and "\\sqrt" in a:
@@ -1010,6 +1025,7 @@ def symbolic(text):
     from math_verify import LatexExtractionConfig, parse
     text = re.sub(r"(?<![\d.^_])(\d*)\.(\d+)(?!\d*\.)", lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}", text)
     text = re.sub(r"\\text ?\{ ?degree ?\}", "", text)
+    text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)           # the parser trips over some blanks
     parsed = parse("$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
     return parsed[0] if parsed and not isinstance(parsed[0], str) else None
 
@@ -1048,24 +1064,23 @@ def _equal(left, right, left_literal, right_literal):
 
 
 def _near(x, y):
-    from sympy import nan, zoo
+    from sympy import Float, nan, zoo
     x, y = x.doit(), y.doit()
     if x == y:
         return x not in (nan, zoo)
     if x.is_Rational and y.is_Rational or x.is_infinite or y.is_infinite:
         return False
-    gap, size = abs((x - y).evalf(60, maxn=500)), abs(y.evalf(20))
-    if not gap.is_number or not size.is_number or not gap.is_comparable or not size.is_comparable:
-        return False
-    return bool(gap <= size * 1e-45) or bool(gap < 1e-60)
+    x, y = x.evalf(80), y.evalf(80)
+    gap, size = abs(x - y).evalf(20), abs(y).evalf(20)
+    return bool((gap.is_Float or gap.is_zero) and (size.is_Float or size.is_zero) and gap <= size * Float("1e-50"))
 
 
 def _approximates(left, left_literal, right, right_literal):
     """A decimal of six places or more and the irrational number that rounds to it."""
     for value, literal, other, other_literal in ((left, left_literal, right, right_literal), (right, right_literal, left, left_literal)):
         if literal and not other_literal and literal[1] >= 6 and literal[1] < 40 and len(str(abs(literal[0].numerator))) >= 5:
-            gap = abs((other - value).evalf(40))
-            if gap.is_comparable and gap * 2 * 10 ** literal[1] <= 1 and not other.doit().is_Rational:
+            gap = abs(other.evalf(50) - value.evalf(50))
+            if gap.is_Float and gap * 2 * 10 ** literal[1] <= 1 and not other.doit().is_Rational:
                 return True
     return False
 
@@ -1721,6 +1736,8 @@ class Sandbox:
     """A code worker's means of starting a locked-away candidate. Made once per worker, before it reads its first item."""
 
     def __init__(self, level):
+        if level not in LEVELS:         # a misspelt level must not mean no isolation
+            raise ValueError(f"no such level: {level!r}")
         self.level, self.python, self.two_users = level, _python(), False
         self.packages = (_numpy() or [PACKAGES])[0]
         self.packages = PACKAGES if level == "namespaces" else os.path.dirname(self.packages)
