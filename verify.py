@@ -202,9 +202,10 @@ RENAMED = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom",
            "ldots": "dots", "cdots": "dots", "dotsc": "dots", "colon": ":", "R": "mathbb{R}", "reals": "mathbb{R}", "bar": "overline",
            "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "ast": "*", "notin": "notin", "isin": "in", "approx": "approx"}
 DROPPED = {"left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "displaystyle",
-           "textstyle", "scriptstyle", "limits", "nolimits", "mathstrut", "middle", "hfill", "noindent", "mleft", "mright", "null"}
+           "textstyle", "scriptstyle", "therefore", "bf", "rm", "it", "em", "large", "Large", "LARGE", "huge", "small", "limits", "nolimits", "mathstrut", "middle", "hfill", "noindent", "mleft", "mright", "null"}
 TEXTS = (r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox|operatorname"
-         r"|bf|bm|boldsymbol|rm|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)")
+         r"|bm|boldsymbol|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)")
+MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 NUMBER_WORDS = dict(zip("zero one two three four five six seven eight nine ten eleven twelve".split(), range(13)))
 
 
@@ -222,6 +223,10 @@ def clean(text):
         RENAMED[m[1]] if len(RENAMED.get(m[1], "")) == 1 and m[1] not in ("lbrace", "rbrace") else "\\" + RENAMED.get(m[1], m[1])), text)
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
+    text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
+    text = re.sub(r"(\d) ?x ?(?=10 ?\^)", r"\1\\times ", text)
+    text = re.sub(r"(\d)((?: |\\[ ,;]|~)*\\text\{ ?|(?: |\\[ ,;]|~)+)(thousand|million|billion|trillion)(?![a-z])( ?\})?", lambda m: m[1] + rf"\times 10^{{{MILLIONS[m[3]]}}}"
+                  + (r"\text{" if "{" in m[2] and not m[4] else "") + ("}" if m[4] and "{" not in m[2] else ""), text)
     # Thousands: 1,000  1{,}000  1\,000  1 000, in groups of exactly three. "1, 000" and "12,34" are lists.
     group = r"(?:\{,\}|,\\!|\\[,;: ] ?|,|~|[ ])"
     text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])(\d{{1,3}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
@@ -232,6 +237,8 @@ def clean(text):
     text = re.sub(r"\\dots(?![A-Za-z])", "...", text)
     text = re.sub(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z])|\{? ?\\text\{o\} ?\}?)|\\circ(?![A-Za-z])$", r"\\text{ degree}", text)
     text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
+    text = re.sub(r"(\\text\{ degree\}) ?([CFK])(?![A-Za-z])", r"\1\\text{\2}", text)
+    text = re.sub(r"\\text ?\{(\\text\{dollar \}[^{}]*)\}", r"\1", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac ?(\d) ?\{", r"\\frac{\1}{", text)
     text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z])(?![a-z])", r"\\frac\1{\2}", text)
@@ -588,8 +595,9 @@ def same(a, g):
             a, g = _as_reals(a), _as_reals(g)
             return bool(a and g) and same(a, g)
         if other[0] == "list" and all(node[0] == "reals" for node in other[1]):
-            both = _intersection(other[1])
-            return bool(both) and same(*((both, g) if other is a else (a, both)))
+            # "x > 1, x < 2" means both, "x < 1, x > 2" means either; only one of the two can be what is asked for
+            whole = ("reals", sum((node[1] for node in other[1]), []), other[1][0][2])
+            return any(same(*((joined, g) if other is a else (a, joined))) for joined in (_intersection(other[1]), whole) if joined)
         return False
 
     if a[0] == "matrix" or g[0] == "matrix":
@@ -612,10 +620,12 @@ def same(a, g):
     if {a[0], g[0]} == {"list", "tuple"}:
         plain = [[node[2] if node[0] == "named" else node for node in side[1]] for side in (a, g)]
         return len(plain[0]) == len(plain[1]) and all(same(x, y) for x, y in zip(*plain))
-    # One value for a set of one.
-    if {a[0], g[0]} == {"value", "set"}:
-        one, many = (a, g) if a[0] == "value" else (g, a)
-        return len(many[1]) == 1 and same(*((one, many[1][0]) if one is a else (many[1][0], one)))
+    # One thing for a set of one; and "1/2 or 0.5" is one answer, said twice.
+    if "set" in (a[0], g[0]) or a[0] == "list":
+        many = a if a[0] in ("set", "list") else g
+        many = _distinct(many)[1]
+        if len(many) == 1:
+            return same(many[0], g) if a[0] in ("set", "list") else same(a, many[0])
     return False
 
 
@@ -1030,6 +1040,7 @@ def symbolic(text):
     """A sympy expression for LaTeX, by math-verify's parser; None if it finds none. Decimals become fractions: no rounding."""
     from math_verify import LatexExtractionConfig, parse
     text = re.sub(r"(?<![\d.^_])(\d*)\.(\d+)(?!\d*\.)", lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}", text)
+    text = re.sub(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)? ?)[({]? ?([\d{}\\frac]+) ?\\text ?\{ ?degree ?\} ?[)}]?", r"\1{(\2\\cdot\\frac{\\pi}{180})}", text)
     text = re.sub(r"\\text ?\{ ?degree ?\}", "", text)
     text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)           # the parser trips over some blanks
     parsed = parse("$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
@@ -1123,6 +1134,11 @@ def last_program(response):
                 block, ticks, indent = [], fence[2], len(fence[1].expandtabs())
                 python = fence[3].lower() in ("python", "py", "python3")
         elif mark.startswith(ticks) and not mark.strip(ticks[0]):
+            if python:
+                program = "\n".join(block) + "\n"
+            block = None
+        elif mark.endswith(ticks) and "`" not in mark[:-len(ticks)] and "~" not in mark:       # the fence stuck to the last line
+            block.append(line.rstrip()[:-len(ticks)])
             if python:
                 program = "\n".join(block) + "\n"
             block = None
