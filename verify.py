@@ -761,7 +761,7 @@ def _unit(text):
     phrase = re.sub(r"\\text|\\cdot|[{}().]", lambda m: " " if m.group() != "." else "", " ".join(words)).strip()
     phrase = re.sub(r"\bsquared?|\bsq\b", "square", phrase)
     phrase = re.sub(r"\bper\b", "/", phrase)
-    if not rest.strip() or not phrase or phrase[0] in "^/" or re.search(r"[a-z]", _bare(rest)) and not money:
+    if not rest.strip() or not phrase or phrase[0] in "^/" or UNFINISHED["function"].search(rest) or re.search(r"[a-z]", _bare(rest)) and not money:
         return text, None
     factor, powers, sign, power, last = Fraction(1), {}, 1, 1, None
     for word in re.findall(r"/|\^ ?-?\d|[^\s/^]+", phrase):
@@ -1017,7 +1017,7 @@ def _same_expression(a, g, a_exact, g_exact, strict):
         return False
     if re.fullmatch(r"[A-Za-z]", a) and re.fullmatch(r"[A-Za-z]", g):
         return a == g
-    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]")):
+    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{(?! ?degree ?\})[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]")):
         return False            # words, primes, derivatives and double signs that the gold answer has not
     if UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
         return False
