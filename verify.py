@@ -150,7 +150,7 @@ def gold_answer(gold):
 # 2. Are two answers the same? First what can be said at once, in the calling process.
 # ---------------------------------------------------------------------------------------------------------------------
 
-PLAIN_NUMBER = re.compile(r"([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+))?(?:\.([0-9]*))?")
+PLAIN_NUMBER = re.compile(r"([+-]?)((?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+))?(?:\.([0-9]*))?")
 
 
 def _plain_number(text):
@@ -229,7 +229,7 @@ def clean(text):
                   + (r"\text{" if "{" in m[2] and not m[4] else "") + ("}" if m[4] and "{" not in m[2] else ""), text)
     # Thousands: 1,000  1{,}000  1\,000  1 000, in groups of exactly three. "1, 000" and "12,34" are lists.
     group = r"(?:\{,\}|,\\!|\\[,;: ] ?|,|~|[ ])"
-    text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])(\d{{1,3}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
+    text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])([1-9]\d{{0,2}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
     text = text.replace(r"{,}", ",")
     text = re.sub(r"\\\\(?:\[[^\]]*\])?", r" \\newline ", text)
     text = re.sub(r"\\q?quad(?![A-Za-z])", " , ", text) if r"\begin" not in text else text
@@ -260,6 +260,11 @@ def clean(text):
 def _join_thousands(match):
     # 1,234 and 1, 234: a comma with a blank separates. Mixed separators are no number either.
     separators = set(re.findall(r"\{,\}|,\\!|\\[,;: ]|,|~|[ ]", re.sub(r"(\\[,;:]) ", r"\1", match[2])))
+    before, after = match.string[:match.start()], match.string[match.end():]
+    if "," in separators and sum(before.count(o) - before.count(c) for o, c in ("()", "[]")) + before.count("\\{") - before.count("\\}") > 0:
+        # (1,200) has two elements, and so has [100,200]; {1,000, 2,000} has two as well, for there a blank separates
+        if not re.search(r", |, *\\|,~", before + after):
+            return match[0]
     return match[1] + re.sub(r"\D", "", match[2]) if len(separators) == 1 else match[0]
 
 
