@@ -198,11 +198,12 @@ SIGNS = str.maketrans(SIGNS)
 SPACE = r"(?:\\[ ,;:!>]|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\})(?![A-Za-z])|~|\s)"
 RENAMED = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom", "tbinom": "binom", "le": "leq", "leqslant": "leq", "leqq": "leq",
            "ge": "geq", "geqslant": "geq", "geqq": "geq", "ne": "neq", "lt": "<", "gt": ">", "varnothing": "emptyset", "lbrace": "{", "rbrace": "}",
-           "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "vee": "lor", "wedge": "land", "to": "to", "degree": "circ", "deg": "circ",
+           "lparen": "(", "rparen": ")", "lbrack": "[", "rbrack": "]", "vee": "lor", "wedge": "land", "degree": "circ", "deg": "circ",
            "ldots": "dots", "cdots": "dots", "dotsc": "dots", "colon": ":", "R": "mathbb{R}", "reals": "mathbb{R}", "bar": "overline",
-           "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "ast": "*", "notin": "notin", "isin": "in", "approx": "approx"}
+           "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "ast": "*", "isin": "in"}
 DROPPED = {"left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl", "biggr", "Biggl", "Biggr", "displaystyle",
-           "textstyle", "scriptstyle", "therefore", "bf", "rm", "it", "em", "large", "Large", "LARGE", "huge", "small", "limits", "nolimits", "mathstrut", "middle", "hfill", "noindent", "mleft", "mright", "null"}
+           "textstyle", "scriptstyle", "therefore", "bf", "rm", "it", "em", "large", "Large", "LARGE", "huge", "small",
+           "limits", "nolimits", "mathstrut", "middle", "hfill", "noindent", "mleft", "mright", "null"}
 TEXTS = (r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox|operatorname"
          r"|bm|boldsymbol|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)")
 MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -216,6 +217,7 @@ def clean(text):
         text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*(.*?)\s*(?:\$\$?|\\\)|\\\])\s*[.,;]?$", r"\1", text, flags=re.DOTALL)
         if text.startswith("{") and _closing_brace(text, 0) == len(text) - 1:
             text = text[1:-1].strip()
+    # \$ is money, $ is a delimiter; then commands get one name each, and all fonts become \text
     text = re.sub(r"\\?\$", lambda m: r"\text{dollar }" if m.group() == r"\$" else "", text) if not re.match(r"\$[\d.,]+$", text) else text
     text = text.replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&").replace(r"\_", "_")
     text = re.sub(r"&(lt|gt|le|ge);", lambda m: {"lt": "<", "gt": ">", "le": r"\leq ", "ge": r"\geq "}[m[1]], text)
@@ -224,6 +226,7 @@ def clean(text):
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
+    # 1.5x10^3, 3 million
     text = re.sub(r"(\d) ?x ?(?=10 ?\^)", r"\1\\times ", text)
     text = re.sub(r"(\d)((?: |\\[ ,;]|~)*\\text\{ ?|(?: |\\[ ,;]|~)+)(thousand|million|billion|trillion)(?![a-z])( ?\})?", lambda m: m[1] + rf"\times 10^{{{MILLIONS[m[3]]}}}"
                   + (r"\text{" if "{" in m[2] and not m[4] else "") + ("}" if m[4] and "{" not in m[2] else ""), text)
@@ -231,10 +234,12 @@ def clean(text):
     group = r"(?:\{,\}|,\\!|\\[,;: ] ?|,|~|[ ])"
     text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])([1-9]\d{{0,2}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
     text = text.replace(r"{,}", ",")
+    # Blanks and line breaks: \\ and \quad separate answers, other blanks are one blank
     text = re.sub(r"\\\\(?:\[[^\]]*\])?", r" \\newline ", text)
     text = re.sub(r"\\q?quad(?![A-Za-z])", " , ", text) if r"\begin" not in text else text
     text = re.sub(SPACE + "+", " ", text)
     text = re.sub(r"\\dots(?![A-Za-z])", "...", text)
+    # Degrees; subscripts; the short forms \frac12, \sqrt2, sqrt(2), pi
     text = re.sub(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z])|\{? ?\\text\{o\} ?\}?)|\\circ(?![A-Za-z])$", r"\\text{ degree}", text)
     text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
     text = re.sub(r"(\\text\{ degree\}) ?([CFK])(?![A-Za-z])", r"\1\\text{\2}", text)
@@ -247,6 +252,7 @@ def clean(text):
     text = re.sub(r"(?<![A-Za-z\\])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])(pi|infty|infinity|inf|oo)(?![A-Za-z])", lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
     text = re.sub(r"\\text\{ ?[Ii]nfinity ?\}", r"\\infty ", text)
+    # Signs as programmers type them, and the full stop or comma of the sentence around the answer
     text = re.sub(r"<=|=<", r"\\leq ", text)
     text = re.sub(r">=", r"\\geq ", text)
     text = re.sub(r"!=", r"\\neq ", text)
@@ -420,10 +426,8 @@ def _encloses(text, opening, closing):
 
 
 def _elements(inside):
-    """The elements between brackets. With "1,000, 2,000" the comma with a blank separates; else every comma does."""
-    if not inside:
-        return []
-    return _split(inside, COMMA)
+    """The elements between brackets."""
+    return _split(inside, COMMA) if inside else []
 
 
 def _top_level(text, pattern):
@@ -1068,8 +1072,8 @@ def _equal(left, right, left_literal, right_literal):
         return bool(verify([right], [left], timeout_seconds=None))
     if left.free_symbols != right.free_symbols:
         return False
-    if left.atoms(type(left)) and left == right:
-        return True
+    if left == right:
+        return _near(left, right) if not left.free_symbols else True
     if not left.free_symbols:
         return _near(left, right) or _approximates(left, left_literal, right, right_literal)
     seen = 0
