@@ -98,7 +98,7 @@ def test_plain_numbers_are_compared_at_once():
     with verify.Grader("math") as grader:
         started = time.process_time()
         assert grader.grade([rf"7+5=12;\boxed{{{i:05d}}}" for i in range(count)], [str(i) for i in range(count)]) == [1.0] * count
-        assert time.process_time() - started < 1
+        assert time.process_time() - started < 1            # CPU seconds of this thread's process: about 0.1
         assert not any(grader._idle.queue), "no worker is needed for that"
 
 
@@ -288,7 +288,9 @@ def test_ten_tests_cost_well_under_a_second(code):
     tests = {"inputs": [f"{i} 1\n" for i in range(10)], "outputs": [f"{i + 1}\n" for i in range(10)]}
     response = block("print(sum(map(int, input().split())))")
     code.grade([response] * 2, [tests] * 2)
-    assert min(timed(lambda: code.grade([response], [tests])) for _ in range(3)) < 1
+    # About 0.2 s on an idle machine. Other work on the same cores stretches it, and says nothing about the sandbox.
+    stretch = max(1, 2 * os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+    assert min(timed(lambda: code.grade([response], [tests])) for _ in range(5)) < stretch
 
 
 def timed(work):
