@@ -244,7 +244,7 @@ def test_a_rollout_batch_that_runs_out_of_memory_is_halved(monkeypatch, capsys, 
 
     monkeypatch.setattr(type(m), "generate", failing)
     assert sdzero.generate(m, prompts, cfg, [2], 0, greedy=True) == expected
-    assert sizes == [8, 4, 2, 2, 2, 2, 1] and cfg.rollout_batch == 2 and "memory ran out" in capsys.readouterr().out
+    assert sizes == [8, 4, 2, 2, 2, 2, 1] and m.rollout_limit == 2 and "memory ran out" in capsys.readouterr().out
 
 
 def test_continuous_batching_gives_the_same_greedy_answers(monkeypatch):
