@@ -1,6 +1,5 @@
-"""What a run needs in memory, and how fast and exact its parts are.
+"""How fast, how exact and how large the parts of a run are.
 
-    python sdzero.py --model Qwen/Qwen3-4B-Instruct --plan         # the memory plan, from config.json alone
     python bench.py kl --json kl.json                              # exact KL in chunks against the plain formulation
     python bench.py step --model SmolLM2.gguf --json step.json     # one step of phase 2 on 16 rows of fixed lengths
     python bench.py linear                                         # time and memory as batch and length grow
@@ -9,9 +8,7 @@
 Times are medians. "Peak" is the largest resident memory (VmHWM) of a process that does nothing else.
 """
 import argparse
-import dataclasses
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -24,144 +21,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import modeling
 import sdzero
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# The memory plan: bytes, computed from the model's configuration
-# ----------------------------------------------------------------------------------------------------------------------------
-CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)  # GB of memory of usual GPUs
-RESERVE = 0.05  # of a card, for what the allocator cannot use
-CONTEXT = 1e9  # a GPU's own: driver context, kernels, workspaces
-PROMPT = 512  # tokens allowed for a prompt and a control phrase
-# from fast to small: more time, same gradient (moments: nearly the same)
-WAYS = ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "moments": "bfloat16"}, {"gradient_checkpointing": True, "offload": True})
-
-
-def read_config(model: str):
-    """The transformers configuration of a folder that may hold config.json alone, a .gguf file or a hub id."""
-    from transformers import AutoConfig
-    name = sdzero.ALIASES.get(model, model)
-    try:
-        if name.endswith(".gguf"):
-            return AutoConfig.from_pretrained(Path(name).parent, gguf_file=Path(name).name)
-        if not Path(name).is_dir():
-            sdzero.require_hub(name, "model", "The plan needs a folder with its config.json.")
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as e:
-        raise sdzero.UserError(f"--model {model}: no usable config.json: {str(e).splitlines()[0]}") from e
-
-
-def sizes(config) -> SimpleNamespace:
-    """The lengths that memory depends on. Parameters are counted on a model without storage, so this holds for any architecture."""
-    from transformers import AutoModelForCausalLM
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    c = config.get_text_config()
-    heads, head_dim = c.num_attention_heads, getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-    norms = {name.split(".")[-1]: len(p.weight) for name, p in model.named_modules() if name.endswith(("q_norm", "k_norm"))}
-    kv = (getattr(c, "num_key_value_heads", None) or heads) * head_dim
-    return SimpleNamespace(parameters=sum(p.numel() for p in model.parameters()), vocabulary=c.vocab_size, hidden=c.hidden_size,
-                           mlp=getattr(c, "intermediate_size", None) or 4 * c.hidden_size, layers=c.num_hidden_layers, query=heads * head_dim,
-                           key=kv, normed=heads * head_dim + kv if norms else 0, tied=bool(c.tie_word_embeddings))
-
-
-def layer_activations(s: SimpleNamespace, w: int) -> int:
-    """Bytes that autograd keeps per token and decoder layer; w bytes per value.
-
-    A norm keeps its input in fp32, what it normalised and its output; attention keeps q, k, v, its output and that output again
-    as the next matrix product reads it; a gated MLP keeps four tensors of its width.
-    """
-    return (4 + 2 * w) * 2 * s.hidden + (4 + w) * s.normed + w * (3 * s.query + 2 * s.key) + 4 * w * s.mlp
-
-
-def memory(s: SimpleNamespace, cfg: sdzero.Config, gpu: bool = True) -> dict[str, dict[str, float]]:
-    """{phase: {part: bytes}} of the settings in cfg, on one device."""
-    w = 2 if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and gpu) else 4
-    off = cfg.offload and gpu
-    row, micro, n = PROMPT + cfg.max_tokens, cfg.micro_tokens or 2048, s.parameters
-    lasting = {"weights": n * w, "low halves of the weights": 0 if w == 4 or off else 2 * n,
-               "moments": 0 if off else n * 2 * (2 if cfg.moments == "bfloat16" else 4), "libraries": CONTEXT if gpu else 0}
-    layer = layer_activations(s, w)
-    kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
-    scored = 2 * micro * w * (4 * s.hidden + 3 * s.mlp)  # the teacher's pass: twice the tokens, one layer at a time
-    chunk = min(sdzero.CHUNK, micro * s.vocabulary) * (16 if w == 4 else 20)
-    training = {"gradients": n * w, "activations": max(kept * micro, scored), "KL chunk": chunk,
-                "gradient of the output embedding": s.vocabulary * s.hidden * w * (2 if s.tied else 1)}
-    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4}
-    teacher = {"teacher": n * w}
-    return {"phase 1: rollouts": {**lasting, "moments": 0, **rollout}, "phase 1: training": {**lasting, **training},
-            "phase 2: rollouts": {**lasting, **teacher, **rollout}, "phase 2: training": {**lasting, **teacher, **training}}
-
-
-def peak(s, cfg, kind="", gpu=True) -> float:
-    """Bytes of the phase that needs most, of all or of those whose name ends in `kind`."""
-    return max(sum(parts.values()) for phase, parts in memory(s, cfg, gpu).items() if phase.endswith(kind))
-
-
-def fitted(s, cfg: sdzero.Config, card: float, **changes):
-    """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where not even the smallest do.
-
-    A pass holds one row at least, so --micro-tokens below the longest row saves nothing.
-    """
-    row, room, cfg = PROMPT + cfg.max_tokens, card * (1 - RESERVE), dataclasses.replace(cfg, **changes)
-    passes = [cfg.micro_tokens] if cfg.micro_tokens else [m for m in (32768, 16384, 8192) if m > row] + [row]
-    batches = [cfg.rollout_batch] if cfg.rollout_batch else (256, 128, 64, 32, 16, 8)
-    micro = next((m for m in passes if peak(s, dataclasses.replace(cfg, micro_tokens=m), "training") <= room), 0)
-    batch = next((b for b in batches if peak(s, dataclasses.replace(cfg, rollout_batch=b), "rollouts") <= room), 0)
-    return dataclasses.replace(cfg, micro_tokens=micro, rollout_batch=batch) if micro and batch else None
-
-
-def fill_in(cfg: sdzero.Config, config, card: float) -> None:
-    """Set the --micro-tokens and --rollout-batch that were left to the plan."""
-    s = sizes(config)
-    found = fitted(s, cfg, card)
-    if not found:
-        print(f"the memory plan finds no room on this card of {card / 1e9:.0f} GB; --plan shows settings with less need")
-        found = dataclasses.replace(cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8)
-    cfg.micro_tokens, cfg.rollout_batch = found.micro_tokens, found.rollout_batch
-    print(f"by the memory plan: --micro-tokens {cfg.micro_tokens} --rollout-batch {cfg.rollout_batch}, {peak(s, cfg) / 1e9:.1f} GB of {card / 1e9:.0f}")
-
-
-def flags(cfg: sdzero.Config) -> str:
-    """The memory settings of cfg as options."""
-    return " ".join([f"--micro-tokens {cfg.micro_tokens}", f"--rollout-batch {cfg.rollout_batch}"]
-                    + ["--gradient-checkpointing"] * cfg.gradient_checkpointing + ["--moments bfloat16"] * (cfg.moments == "bfloat16")
-                    + ["--offload"] * cfg.offload)
-
-
-def plan(cfg: sdzero.Config) -> str:
-    """What --plan prints."""
-    s, here = sizes(read_config(cfg.model)), torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0
-    found = {}  # GB -> the fastest way that fits
-    for card in CARDS:
-        settings = next(filter(None, (fitted(s, cfg, card * 1e9, **{"dtype": "bfloat16", **way}) for way in WAYS)), None)
-        if settings:
-            found[card] = settings
-    # the table shows what was asked for where it fits, else the settings for 80 GB, or for the smallest card
-    asked = (fitted(s, cfg, here) if here else None) or found.get(80) or next(iter(found.values()), dataclasses.replace(
-        cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8))
-    phases, gb = memory(s, asked), lambda x: f"{x / 1e9:.1f}" if x else "-"
-    parts = dict.fromkeys(name for phase in phases.values() for name in phase)
-    rows = [["GB on one GPU", *phases]] + [[part, *(gb(p.get(part, 0)) for p in phases.values())] for part in parts]
-    rows += [["together", *(gb(sum(p.values())) for p in phases.values())]]
-    text = [f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} tokens\nwith {flags(asked)}", sdzero.table(rows)]
-    if here:
-        needs = peak(s, asked)
-        text.append(f"{torch.cuda.get_device_name()}, {here / 1e9:.0f} GB: this {'fits' if needs <= here * (1 - RESERVE) else 'does not fit'}")
-    else:
-        cpu = dataclasses.replace(cfg, offload=False, micro_tokens=cfg.micro_tokens or 2048, rollout_batch=cfg.rollout_batch or 64)
-        ram, needs = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), peak(s, cpu, gpu=False)
-        text.append(f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needs / 1e9:.1f} GB {'fit' if needs <= ram * 0.9 else 'do not fit'}, "
-                    f"with {flags(cpu)}")
-    if found:
-        text += ["the fastest settings that fit:\n" + sdzero.table([["card", "needs GB", "settings"]] + [
-            [f"{card} GB", gb(peak(s, settings)), flags(settings)] for card, settings in found.items()]), f"smallest card: {min(found)} GB"]
-        if any(settings.offload for settings in found.values()):
-            text[-1] += f"; with --offload the host keeps {10 * s.parameters / 1e9:.0f} GB more"
-    else:
-        text.append(f"No single GPU of up to {CARDS[-1]} GB holds this model's states; they would have to be sharded, which this program does not do.")
-    return "\n\n".join(text)
-
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Measuring
@@ -279,7 +140,7 @@ def step(args) -> dict:
         losses.append(sdzero.distil_on(student, teacher, samples, cfg, phrases, end_ids))
         sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
         seconds.append(time.perf_counter() - start)
-    planned = sum(memory(sizes(student.config), cfg, gpu=False)["phase 2: training"].values())
+    planned = sum(modeling.memory(modeling.sizes(student.config), cfg, gpu=False)["phase 2: training"].values())
     return {"tokens_per_second": sum(RESPONSES) / median(seconds[1:] or seconds), "peak_mb": resident("VmHWM") / 1e6, "precision":
             f"{args.dtype} weights, gradients and arithmetic{' (split)' if args.dtype == 'bfloat16' else ''}; {args.moments} moments",
             "micro_tokens": cfg.micro_tokens, "base_mb": base / 1e6, "loaded_mb": loaded / 1e6, "plan_mb": planned / 1e6,

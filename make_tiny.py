@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import modeling
 import questions
 import sdzero
 
@@ -92,7 +93,7 @@ def train_step_loss(model, rows: list[tuple[list[int], list[int]]]) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     def arg(name, default, help): parser.add_argument("--" + name, type=type(default), default=default, help=f"{help} [{default}]")
-    arg("out", str(sdzero.HERE / "tiny"), "folder to write")
+    arg("out", str(modeling.HERE / "tiny"), "folder to write")
     arg("seed", 0, "seed")
     arg("min-digits", 2, "fewest digits in the corpus")
     arg("max-digits", 4, "most digits in the corpus")

@@ -44,6 +44,12 @@ def sum_gradients(model) -> None:
 # ----------------------------------------------------------------------------------------------------------------------------
 # The run folder
 # ----------------------------------------------------------------------------------------------------------------------------
+def table(rows: list[list[str]]) -> str:
+    """Left-aligned columns; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+
 def read_json(path: Path):
     try:
         return json.loads(path.read_text())

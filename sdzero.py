@@ -14,8 +14,8 @@ control phrase P_r, chosen by the reward r, and writes a better answer.
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
     python sdzero.py --help                                       # every option, with its default
 
-Read from top to bottom: configuration, the model, prompts, rollouts and rewards, losses, optimiser, phase 1, phase 2, evaluation,
-main. Where questions come from is in questions.py, what a run writes in runs.py, the rewards in verify.py.
+Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, evaluation, main. The rewards are in
+verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py.
 """
 import argparse
 import contextlib
@@ -40,13 +40,13 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import verify
-from questions import UserError, load_questions, require_hub
-from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
+from modeling import ALIASES, CHUNK, adamw, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, update
+from questions import UserError, load_questions
+from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, table, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
 # ----------------------------------------------------------------------------------------------------------------------------
-HERE = Path(__file__).resolve().parent
 
 
 def option(default, help):
@@ -119,8 +119,6 @@ class Config:
 TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, srt_batch=16, srt_lr=1e-3,
             distil_batch=16, distil_lr=2e-4, warmup_steps=10, eval_samples=2)
 
-ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
-
 
 def is_tiny(model: str) -> bool:
     """Whether `model` is the embedded model or was trained from it: a local checkpoint of less than 5 MB."""
@@ -166,93 +164,6 @@ def make_config(cls=Config, **given) -> Config:
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# The model and its tokenizer
-# ----------------------------------------------------------------------------------------------------------------------------
-PLAIN_TEMPLATE = ("{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}[m['role']] + m['content'] "
-                  "+ (eos_token if m['role'] == 'assistant' else '') + '\n\n' }}{% endfor %}"
-                  "{% if add_generation_prompt %}Answer:{% endif %}")
-
-
-def load_tokenizer_and_model(cfg: Config):
-    """(tokenizer, model) from a hub id, a folder or a GGUF file; weights in cfg.dtype on cfg.device, dropout off.
-
-    Raises UserError for a model that cannot be had, has no chat template, or whose logits are not its output embedding of the
-    last hidden states (the losses project those themselves, see TokenLoss).
-    """
-    import transformers
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    name, source = ALIASES.get(cfg.model, cfg.model), {}
-    if name.endswith(".gguf"):
-        if not Path(name).is_file():
-            raise UserError(f"--model {name}: no such file")
-        try:
-            import accelerate, gguf  # noqa: E401, F401  (transformers imports them when it reads the file)
-        except ImportError:
-            raise UserError("a .gguf file needs two packages more: pip install gguf accelerate") from None
-        name, source = str(Path(name).parent), {"gguf_file": Path(name).name}
-    elif Path(name).is_dir():
-        if not (Path(name) / "config.json").is_file():
-            raise UserError(f"--model {name}: the folder has no config.json, so it is not a Hugging Face checkpoint")
-    elif re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        require_hub(name, "model", "Use the embedded default (--model tiny), a local checkpoint folder or a .gguf file.")
-    else:
-        raise UserError(f"--model {name}: no such folder or file")
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
-        # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)
-        model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **source)
-    except (OSError, ValueError) as e:
-        raise UserError(f"--model {cfg.model} cannot be loaded: {str(e).splitlines()[0]}") from e
-    if "gguf_file" in source:  # its weights are plain fp32 now; save_pretrained refuses what still calls itself quantised
-        model.hf_quantizer, model.is_quantized = None, False
-        del model.config.quantization_config
-    if cfg.chat_template:
-        if cfg.chat_template != "plain" and not Path(cfg.chat_template).is_file():
-            raise UserError(f"--chat-template {cfg.chat_template}: no such file (nor the word plain)")
-        tokenizer.chat_template = PLAIN_TEMPLATE if cfg.chat_template == "plain" else Path(cfg.chat_template).read_text()
-    if not tokenizer.chat_template:
-        raise UserError(f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct version, or give "
-                        "--chat-template plain (Question: ... Answer:), or --chat-template FILE with a Jinja template.")
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    device = cfg.device if cfg.device != "auto" else (gpu if torch.cuda.is_available() else "cpu")
-    try:
-        torch.device(device)
-    except RuntimeError:
-        raise UserError(f"--device {device}: no such device; use auto, cpu or cuda") from None
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
-    for module in model.modules():  # student and teacher are compared token by token: no noise in either
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name, value in list(vars(module).items()):  # attention takes its rate as a number, without a Dropout module
-            if "dropout" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
-    check_head(model)
-    if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
-        split_weights(model)
-    model.to(device)
-    if device != "cpu" and not (cfg.micro_tokens and cfg.rollout_batch):
-        import bench
-        bench.fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
-    if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    return tokenizer, model
-
-
-def end_token_ids(tokenizer, model) -> list[int]:
-    """Every token that ends a response: the generation config's, and the tokenizer's."""
-    ends = model.generation_config.eos_token_id
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
-    ends += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    # ChatML models whose configuration names only <|endoftext|> still end their turn with <|im_end|>
-    ends += [i for i in tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|eot_id|>"]) if i not in (None, tokenizer.unk_token_id)]
-    if not ends:
-        raise UserError("neither the model's generation config nor its tokenizer names an end token, so no response could end")
-    return sorted(set(ends))
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -496,38 +407,6 @@ def mixed_kl(student_logits, teacher_logits):
 DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
 
 
-def head_of(model):
-    """(weight (V, H), bias (V,) or None, logits -> logits) of the output embedding."""
-    head, config = model.get_output_embeddings(), model.config.get_text_config()
-    scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)  # Cohere; Granite
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-
-    def finish(logits):
-        logits = logits if scale == 1 else logits * scale
-        return torch.tanh(logits / cap) * cap if cap else logits
-
-    return head.weight, getattr(head, "bias", None), finish
-
-
-def logits_of(hidden, head):
-    """(n, H) -> (n, V), at least float32: a log-softmax over 150,000 bfloat16 logits is noise."""
-    weight, bias, finish = head
-    logits = F.linear(hidden, weight, bias)
-    return finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
-
-
-@torch.no_grad()
-def check_head(model) -> None:
-    """Raise UserError unless this model's logits are what head_of makes of its last hidden states."""
-    if model.get_output_embeddings() is None:
-        raise UserError(f"{type(model).__name__} has no output embedding, so its token distributions cannot be computed")
-    model.eval()
-    ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size  # (1, 8)
-    ours = logits_of(model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0], head_of(model))
-    if not torch.allclose(ours, model(input_ids=ids).logits[0].float(), rtol=1e-3, atol=1e-3):
-        raise UserError(f"{type(model).__name__} changes its logits after the output embedding in a way this program does not know")
-
-
 class TokenLoss(torch.autograd.Function):
     """sum of loss_fn(logits of hidden[a:b], slice(a, b)), with the gradient taken chunk by chunk in the forward pass.
 
@@ -566,9 +445,6 @@ class TokenLoss(torch.autograd.Function):
     def backward(ctx, grad_sum, _):
         grads, ctx.grads = ctx.grads, None  # nothing else may hold them, or autograd would copy grad_w into .grad
         return *(g if g is None else g.mul_(grad_sum) for g in grads), None, None, None
-
-
-CHUNK = 25_000_000  # logits (tokens times vocabulary) in memory at once, in four or five copies
 
 
 def token_loss(hidden, head, loss_fn):
@@ -662,83 +538,6 @@ def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
         print(f"memory ran out in a pass over {tokens} tokens: going on with --micro-tokens {cfg.micro_tokens}")
     sum_gradients(model)
     return sum(gather(loss))
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# Optimiser
-# ----------------------------------------------------------------------------------------------------------------------------
-def split(w):
-    """fp32 -> (nearest bfloat16, the int16 that added to its bits gives w back exactly).
-
-    Halves are rounded up, not to even as .to(bfloat16) does: the difference then lies in [-2**15, 2**15), which is int16's range.
-    """
-    bits = w.view(torch.int32)
-    high = (bits + 0x8000) >> 16
-    return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
-
-
-def split_weights(model) -> None:
-    """Turn fp32 weights into bfloat16 weights plus the 16 bits that rounding dropped, kept beside each as `low_bits` (int16).
-
-    A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4 bytes, as an fp32 master alone.
-    """
-    for p in model.parameters():
-        p.data, p.low_bits = split(p.data)
-    model.config.dtype = torch.bfloat16  # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
-
-
-class SplitAdamW(torch.optim.AdamW):
-    """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for moments in bfloat16.
-
-    Works through slices of a million weights, so that its temporaries are small, and so that moments and low halves can stay
-    in CPU memory (--offload). bfloat16 moments lose changes below 0.4 %, which is nothing beside the 5 % of g * g that enter
-    exp_avg_sq at each step; with the usual beta2 of 0.999 it would be too much.
-    """
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            lr, (b1, b2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
-            for p in (p for p in group["params"] if p.grad is not None):
-                state, is_split = self.state[p], p.dtype == torch.bfloat16
-                if not state:
-                    zeros = torch.zeros(p.shape, dtype=group["moments"], device="cpu" if group["offload"] else p.device)
-                    state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
-                    if is_split:
-                        p.low_bits = p.low_bits.to(zeros.device)
-                state["step"] += 1
-                kept = [p.data, state["exp_avg"], state["exp_avg_sq"], p.low_bits if is_split else p.data]
-                for g, *stored in zip(*(t.view(-1).split(2**20) for t in [p.grad, *kept])):
-                    w, m, v, low = (t.to(p.device) for t in stored)
-                    g, m, v = g.float(), m.float(), v.float()
-                    if is_split:
-                        w = ((w.view(torch.int16).to(torch.int32) << 16) + low).view(torch.float32)
-                    m.lerp_(g, 1 - b1)
-                    v.lerp_(g.square(), 1 - b2)
-                    w.mul_(1 - lr * decay).addcdiv_(m, v.div(1 - b2 ** state["step"]).sqrt_().add_(eps), value=-lr / (1 - b1 ** state["step"]))
-                    w, low = split(w) if is_split else (w, w)
-                    for old, new in zip(stored, (w, m, v, low)):
-                        old.copy_(new)
-
-
-def adamw(model, lr: float, weight_decay: float, cfg: Config = Config()):
-    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are kept off the GPU."""
-    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
-    if next(model.parameters()).dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
-        return torch.optim.AdamW(model.parameters(), fused=True, **options)
-    return SplitAdamW([{"params": list(model.parameters()), "moments": getattr(torch, cfg.moments), "offload": cfg.offload}], **options)
-
-
-def update(model, optimizer, lr: float, grad_clip: float) -> float:
-    """Clip, step, clear; returns the gradient norm before clipping. Raises FloatingPointError, and steps not, if it is not finite."""
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
-    if not math.isfinite(norm):
-        raise FloatingPointError(f"the gradient norm became {norm}")
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return norm
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -944,12 +743,6 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     return result | {"scores": per_question.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
-def table(rows: list[list[str]]) -> str:
-    """Left-aligned columns; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
-
-
 def percent(result: dict, key: str) -> str:
     """A rate and its 95 % interval, in per cent."""
     return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*np.multiply(100, [result[key], *result[key + "_ci"]]))
@@ -1082,8 +875,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         cfg = make_config(**parse_options(argv))
         if cfg.plan:
-            import bench
-            print(bench.plan(cfg))
+            print(plan(cfg))
             return 0
         if "RANK" in os.environ and not dist.is_initialized():  # started by torchrun
             dist.init_process_group("nccl" if torch.cuda.is_available() and cfg.device != "cpu" else "gloo")

@@ -1,6 +1,8 @@
 """The memory plan, what keeps memory small, and what goes on when it runs out.   pytest -q test_bench.py"""
 import json
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch.nn.functional as F
 import transformers
 
 import bench
+import modeling
 import sdzero
 from sdzero import Config, UserError
 from test_sdzero import END_IDS, as_samples, gradients, random_model, relative, rows_of_ids, small
@@ -31,7 +34,7 @@ def config_folder(folder, config):
 @pytest.mark.parametrize("config,parameters,smallest", [(QWEN3_4B, 4.02e9, 32), (OLMO3_7B, 7.30e9, 80)], ids=["Qwen3-4B", "Olmo-3-7B"])
 def test_plan_from_the_configuration_alone(tmp_path, capsys, config, parameters, smallest):
     folder = config_folder(tmp_path / "model", config)
-    s = bench.sizes(bench.read_config(folder))
+    s = modeling.sizes(modeling.read_config(folder))
     assert s.parameters == pytest.approx(parameters, rel=0.005)
     assert sdzero.main(["--model", folder, "--plan"]) == 0
     out = capsys.readouterr().out
@@ -43,18 +46,18 @@ def test_plan_from_the_configuration_alone(tmp_path, capsys, config, parameters,
     line = next(line for line in out.splitlines() if line.startswith("80 GB"))
     options = line.split("  ")[-1].split()  # they are options of sdzero.py, and fit
     given = sdzero.parse_options(["--dtype", "bfloat16", *options])
-    assert bench.peak(s, Config(**given)) < 80e9 and given["micro_tokens"] > 4096 and given["rollout_batch"] >= 8
+    assert modeling.peak(s, Config(**given)) < 80e9 and given["micro_tokens"] > 4096 and given["rollout_batch"] >= 8
 
 
 def test_plan_counts_the_states_as_they_are():
     """bfloat16: 2 bytes each for weights, low halves, gradients and teacher, 8 for fp32 moments; a model of 1e9 parameters."""
-    s = bench.SimpleNamespace(parameters=10**9, vocabulary=1000, hidden=64, mlp=128, layers=2, query=64, key=64, normed=0, tied=True)
-    phases = bench.memory(s, Config(micro_tokens=4096))
+    s = SimpleNamespace(parameters=10**9, vocabulary=1000, hidden=64, mlp=128, layers=2, query=64, key=64, normed=0, tied=True)
+    phases = modeling.memory(s, Config(micro_tokens=4096))
     assert [round(phases["phase 2: training"][k] / 1e9) for k in ("weights", "low halves of the weights", "gradients", "teacher", "moments")] == [2, 2, 2, 2, 8]
     assert "teacher" not in phases["phase 1: training"] and phases["phase 1: rollouts"]["moments"] == 0
-    small = bench.memory(s, Config(micro_tokens=4096, offload=True))["phase 2: training"]
+    small = modeling.memory(s, Config(micro_tokens=4096, offload=True))["phase 2: training"]
     assert small["moments"] == small["low halves of the weights"] == 0
-    assert bench.memory(s, Config(micro_tokens=4096, moments="bfloat16"))["phase 2: training"]["moments"] == 4e9
+    assert modeling.memory(s, Config(micro_tokens=4096, moments="bfloat16"))["phase 2: training"]["moments"] == 4e9
 
 
 def test_a_model_for_which_no_card_is_large_enough(tmp_path, capsys):
@@ -66,10 +69,10 @@ def test_a_model_for_which_no_card_is_large_enough(tmp_path, capsys):
 def test_settings_left_to_the_plan_are_filled_in():
     config = transformers.Qwen3Config(**{k: v for k, v in QWEN3_4B.items() if k != "architectures"})
     cfg = Config(dtype="bfloat16", gradient_checkpointing=True)
-    bench.fill_in(cfg, config, 80e9)
-    assert cfg.micro_tokens >= 4608 and cfg.rollout_batch >= 8 and bench.peak(bench.sizes(config), cfg) < 76e9
+    modeling.fill_in(cfg, config, 80e9)
+    assert cfg.micro_tokens >= 4608 and cfg.rollout_batch >= 8 and modeling.peak(modeling.sizes(config), cfg) < 76e9
     cfg = Config(dtype="bfloat16", micro_tokens=5000)
-    bench.fill_in(cfg, config, 141e9)
+    modeling.fill_in(cfg, config, 141e9)
     assert cfg.micro_tokens == 5000 and cfg.rollout_batch >= 32  # what was given stays
 
 
@@ -91,7 +94,7 @@ def test_activations_are_what_autograd_keeps(kind, dtype):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         sdzero.response_hidden(model, [[5] * 10] * 4, [[6] * 191] * 4)
     measured = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own) / 800 / 3
-    assert bench.layer_activations(bench.sizes(config), dtype.itemsize) == pytest.approx(measured, rel=0.15)
+    assert modeling.layer_activations(modeling.sizes(config), dtype.itemsize) == pytest.approx(measured, rel=0.15)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -131,7 +134,7 @@ def test_a_new_loss_needs_no_gradient_of_its_own():
 
 def test_gradient_of_the_head_is_handed_over_without_a_copy():
     head = torch.nn.Linear(8, 50, bias=False)
-    model = bench.SimpleNamespace(get_output_embeddings=lambda: head, config=bench.SimpleNamespace(get_text_config=lambda: None))
+    model = SimpleNamespace(get_output_embeddings=lambda: head, config=modeling.SimpleNamespace(get_text_config=lambda: None))
     hidden = torch.randn(4, 8, requires_grad=True)
     total, _ = sdzero.nll_loss(model, hidden, torch.arange(4))
     places = [g.data_ptr() for g in total.grad_fn.grads if g is not None]
@@ -264,10 +267,10 @@ def walk(cfg, dtype, steps=40):
     """Weights after noisy steps of 1e-3, as fp32."""
     torch.manual_seed(0)
     module = torch.nn.Module()
-    module.w, module.config = torch.nn.Parameter(0.02 * torch.randn(30, 100)), bench.SimpleNamespace()
+    module.w, module.config = torch.nn.Parameter(0.02 * torch.randn(30, 100)), SimpleNamespace()
     drift = torch.randn(30, 100)
     if dtype == torch.bfloat16:
-        sdzero.split_weights(module)
+        modeling.split_weights(module)
     optimizer = sdzero.adamw(module, 1e-3, 0.01, cfg)
     for _ in range(steps):
         module.w.grad = (drift + torch.randn(30, 100)).to(dtype)

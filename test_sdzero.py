@@ -14,7 +14,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,12 +29,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import eval as evaluation
 import make_tiny
+import modeling
 import questions as question_sources
 import sdzero
 import verify
 from sdzero import Config, UserError
 
 HERE = Path(sdzero.__file__).parent
+torch.set_num_threads(1)  # models this small run no faster on two threads, and much slower on a busy machine
 # 41 of 336 tokens end a response, so that a random model's answers end after 8 tokens on average; none of them occurs in a prompt
 END_IDS = [2] + list(range(150, 190))
 
@@ -739,7 +740,7 @@ def test_non_finite_gradient_stops_the_run(model):
         p.grad = torch.full_like(p, float("nan"))
     before = fingerprint(m)
     with pytest.raises(FloatingPointError, match="nan"):
-        sdzero.update(m, sdzero.adamw(m, 1e-3, 0.0), 1e-3, 1.0)
+        sdzero.update(m, sdzero.adamw(m, 1e-3, 0.0, Config()), 1e-3, 1.0)
     assert fingerprint(m) == before
 
 
@@ -778,7 +779,7 @@ def test_split_weights_lose_nothing():
     w = bits.view(torch.float32)
     w = torch.cat([w[w.isfinite()], torch.randn(1000), -torch.randn(1000) * 1e-3])
     module = one_weight(w)
-    sdzero.split_weights(module)
+    modeling.split_weights(module)
     assert module.w.dtype == torch.bfloat16 and module.w.low_bits.element_size() == 2
     assert torch.equal(joined(module.w).view(torch.int32), w.view(torch.int32))
     close = w.abs() < 1e38
@@ -790,10 +791,10 @@ def test_small_steps_count_in_bfloat16():
     torch.manual_seed(0)
     start = 0.02 * torch.randn(5000)
     split, full, plain = one_weight(start), one_weight(start), one_weight(start.to(torch.bfloat16))
-    sdzero.split_weights(split)
-    optimizers = [sdzero.adamw(split, 5e-6, 0.01), sdzero.adamw(full, 5e-6, 0.01),
+    modeling.split_weights(split)
+    optimizers = [sdzero.adamw(split, 5e-6, 0.01, Config()), sdzero.adamw(full, 5e-6, 0.01, Config()),
                   torch.optim.AdamW(plain.parameters(), lr=5e-6, betas=(0.9, 0.95), weight_decay=0.01)]
-    assert isinstance(optimizers[0], sdzero.SplitAdamW) and type(optimizers[1]) is torch.optim.AdamW
+    assert isinstance(optimizers[0], modeling.SplitAdamW) and type(optimizers[1]) is torch.optim.AdamW
     drift = torch.randn(5000)
     for _ in range(30):
         gradient = (drift + torch.randn(5000)).to(torch.bfloat16)
@@ -859,7 +860,7 @@ ARCHITECTURES = {
 def test_heads_of_other_architectures(name):
     torch.manual_seed(0)
     model = ARCHITECTURES[name]().eval()
-    sdzero.check_head(model)
+    modeling.check_head(model)
     (c, r), = rows_of_ids(1, context=(9, 10), response=(8, 9))
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([c + r])).logits[0, len(c) - 1:-1]
@@ -878,8 +879,8 @@ def test_a_head_that_does_something_else_is_refused(tmp_path, tokenizer, monkeyp
             return out
 
     with pytest.raises(UserError, match="logits"):
-        sdzero.check_head(Odd(random_model().config))
-    sdzero.check_head(random_model())
+        modeling.check_head(Odd(random_model().config))
+    modeling.check_head(random_model())
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -1091,7 +1092,7 @@ def test_base_model_without_chat_template(tmp_path, capsys, coin):
     shots = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "2+2?"}]
     assert loaded.decode(sdzero.chat_ids(loaded, shots)) == "Question: 1+1?\n\nAnswer: 2<|im_end|>\n\nQuestion: 2+2?\n\nAnswer:"
     sdzero.run(small(str(tmp_path / "base"), chat_template="plain", out=str(tmp_path / "run")))
-    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "sdzero").chat_template == sdzero.PLAIN_TEMPLATE
+    assert AutoTokenizer.from_pretrained(tmp_path / "run" / "sdzero").chat_template == modeling.PLAIN_TEMPLATE
     (tmp_path / "t.jinja").write_text("{% for m in messages %}<{{ m['content'] }}>{% endfor %}")
     loaded, _ = sdzero.load_tokenizer_and_model(small(str(tmp_path / "base"), chat_template=str(tmp_path / "t.jinja")))
     assert loaded.decode(sdzero.chat_ids(loaded, "hi")) == "<hi>"
