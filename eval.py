@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 
 import sdzero
-import verify
 
-SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eval_samples", "eval_split", "device", "dtype", "chat_template",
+SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eval_samples", "eval_split", "device", "dtype", "chat_template", "unsafe_exec",
          "rephrase_phrase", "correct_phrase", "temperature", "max_tokens", "rollout_batch", "revise", "json"}
 
 
@@ -74,7 +73,7 @@ def compare(cfg: EvalConfig) -> dict:
     """Evaluate every checkpoint; returns what --json writes."""
     questions = sdzero.load_questions(cfg)[cfg.eval_split]
     results, k = {}, cfg.eval_samples
-    with verify.Grader("math") as grader:
+    with sdzero.make_grader(cfg) as grader:
         for checkpoint in cfg.checkpoints:
             cfg.model = checkpoint
             tokenizer, model = sdzero.load_tokenizer_and_model(cfg)

@@ -1,7 +1,7 @@
 """Where the questions come from: generated additions, a local file, or the hub.
 
-A question is a plain dict {"prompt": text or chat messages, "answer": str}. A new task is one function here that returns a list of
-them, one line in load_questions, and one word in sdzero.Config.task; its rewards live in verify.py.
+A question is a plain dict {"prompt": text or chat messages, "answer": str, or tests for --task code}. A new task is one function here
+that returns a list of them, one line in load_questions, and one word in sdzero.Config.task; its rewards live in verify.py.
 """
 import csv
 import io
@@ -11,8 +11,13 @@ import random
 import threading
 from pathlib import Path
 
+import verify
+
 MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
+STDIN_INSTRUCTION = "\nPlease write a Python program that reads standard input and writes standard output, in one ```python block at the end."
+FUNCTION_INSTRUCTION = "\nPlease write it in Python, in one ```python block at the end."
 QUESTION_COLUMNS, ANSWER_COLUMNS = ("problem", "question", "prompt"), ("answer", "final_answer", "target", "solution")
+CODE_COLUMNS = ("description", *QUESTION_COLUMNS, "text")  # Codeforces; MBPP
 
 
 class UserError(Exception):
@@ -55,12 +60,18 @@ def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
     return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)} for a, b in pairs]
 
 
-def hub_questions() -> list[dict]:
-    """open-r1/OpenR1-Math-220k. Raises UserError when the hub is out of reach."""
-    require_hub("open-r1/OpenR1-Math-220k", "dataset", "Give local questions with --data FILE, or use --task arith.")
+def hub_questions(task: str) -> list[dict]:
+    """open-r1/OpenR1-Math-220k, or open-r1/codeforces-cots. Raises UserError when the hub is out of reach."""
+    name, columns = "open-r1/OpenR1-Math-220k", ["problem", "answer"]
+    advice = "Give local questions with --data FILE, or use --task arith."
+    if task == "code":  # each problem stands there once for every solution by R1, which are not used
+        name, columns = "open-r1/codeforces-cots", ["title", "description", "input_format", "output_format", "examples", "note", "time_limit",
+                                                    "memory_limit"]
+        advice = "Give local problems with --data FILE; --data problems/code.jsonl has 36 easy ones."
+    require_hub(name, "dataset", advice)
     import datasets
-    rows = datasets.load_dataset("open-r1/OpenR1-Math-220k", split="train").select_columns(["problem", "answer"])
-    return [{"prompt": r["problem"] + MATH_INSTRUCTION, "answer": r["answer"]} for r in rows if r["problem"] and r["answer"]]
+    rows = datasets.load_dataset(name, *["solutions"] * (task == "code"), split="train").select_columns(columns)
+    return questions_of(enumerate(rows, 1), task, name)
 
 
 def read_rows(path: str) -> list[tuple[int, dict | str]]:
@@ -96,39 +107,62 @@ def read_rows(path: str) -> list[tuple[int, dict | str]]:
     return rows
 
 
-def file_questions(path: str) -> list[dict]:
-    """Rows with the usual columns -> {"prompt", "answer"}. Bad rows are printed with their line numbers and left out.
+def question_of(row: dict, task: str) -> dict:
+    """A row with the usual columns -> {"prompt", "answer"}, the answer being the tests for --task code. Raises ValueError, saying why not.
 
     The question is text, or a list of chat messages that ends with the user's (earlier turns then serve as examples).
+    """
+    question = next((row[c] for c in (CODE_COLUMNS if task == "code" else QUESTION_COLUMNS) if row.get(c)), None)
+    if task == "code":
+        answer = verify.load_tests(row)
+        instruction = STDIN_INSTRUCTION if answer["kind"] == "stdin" else FUNCTION_INSTRUCTION
+        if row.get("test_list"):  # MBPP's problems do not name the function; its tests do
+            instruction = f"\nIt must pass this test:\n{answer['code'][0]}" + instruction
+        if row.get("input_format") or row.get("output_format"):
+            parts = {"": row.get("title"), "Problem:": question, "Input:": row.get("input_format"), "Output:": row.get("output_format"),
+                     "Examples:": "\n".join(f"{x}\n->\n{y}" for x, y in answer["cases"]), "Note:": row.get("note")}
+            question = "\n\n".join(f"{heading}\n{text}".strip() for heading, text in parts.items() if text)
+    else:
+        answer, instruction = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None), MATH_INSTRUCTION
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
+            raise ValueError("no answer")
+        answer = str(answer).strip()
+    if isinstance(question, str) and question.strip():
+        return {"prompt": question.strip() + instruction, "answer": answer}
+    if (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") for m in question)
+            and question[-1]["role"] == "user"):
+        return {"prompt": question, "answer": answer}
+    raise ValueError("the question is neither text nor chat messages that end with the user's" if question else "no question")
+
+
+def questions_of(rows, task: str, source: str) -> list[dict]:
+    """(number, row) pairs -> questions. Bad rows are printed with their numbers and left out.
+
     Raises UserError where no row is usable, naming the columns looked for and found.
     """
-    rows, bad, columns = [], [], set()
-    for number, row in read_rows(path):
-        if not isinstance(row, dict):
-            bad.append((number, row if isinstance(row, str) else f"not an object but {type(row).__name__}"))
-            continue
-        columns.update(str(c) for c in row)
-        question = next((row[c] for c in QUESTION_COLUMNS if row.get(c)), None)
-        answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
-        if isinstance(question, str) and question.strip():
-            prompt = question.strip() + MATH_INSTRUCTION
-        elif (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role")
-                                                 for m in question) and question[-1]["role"] == "user"):
-            prompt = question
-        else:
-            bad.append((number, "the question is neither text nor chat messages that end with the user's" if question else "no question"))
-            continue
-        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
-            bad.append((number, "no answer"))
-            continue
-        rows.append({"prompt": prompt, "answer": str(answer).strip()})
-    if not rows:
-        raise UserError(f"--data {path}: no usable row among {len(bad)}. Looked for a question in {', '.join(QUESTION_COLUMNS)} and "
-                        f"an answer in {', '.join(ANSWER_COLUMNS)}; found the columns {', '.join(sorted(columns)) or '(none)'}.")
+    questions, bad, columns = [], [], set()
+    for number, row in rows:
+        try:
+            if not isinstance(row, dict):
+                raise ValueError(row if isinstance(row, str) else f"not an object but {type(row).__name__}")
+            columns.update(str(c) for c in row)
+            questions.append(question_of(row, task))
+        except ValueError as e:
+            bad.append((number, e))
+    if not questions:
+        wanted = (f"a question in {', '.join(CODE_COLUMNS)} and tests in inputs and outputs, a list of {{input, output}}, test_list, or test "
+                  f"and entry_point" if task == "code" else f"a question in {', '.join(QUESTION_COLUMNS)} and an answer in {', '.join(ANSWER_COLUMNS)}")
+        raise UserError(f"{source}: no usable row among {len(bad)}. Looked for {wanted}; found the columns "
+                        f"{', '.join(sorted(columns)) or '(none)'}" + "".join(f"; line {n}: {why}" for n, why in bad[:1]) + ".")
     if bad:
-        print(f"{path}: {len(bad)} of {len(bad) + len(rows)} rows left out: "
+        print(f"{source}: {len(bad)} of {len(bad) + len(questions)} rows left out: "
               + "; ".join(f"line {n}: {why}" for n, why in bad[:10]) + ("; ..." if len(bad) > 10 else ""))
-    return rows
+    return questions
+
+
+def file_questions(path: str, task: str = "math") -> list[dict]:
+    """The questions of a local file (read_rows says which kinds)."""
+    return questions_of(read_rows(path), task, f"--data {path}")
 
 
 def load_questions(cfg) -> dict[str, list[dict]]:
@@ -141,7 +175,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     if cfg.task == "arith":
         rows = arith_questions(total, cfg.digits, cfg.seed)
     else:
-        rows = file_questions(cfg.data) if cfg.data else hub_questions()
+        rows = file_questions(cfg.data, cfg.task) if cfg.data else hub_questions(cfg.task)
         unique = {json.dumps(r["prompt"]): r for r in rows}  # the same question with two answers would straddle two sets
         if len(unique) < len(rows):
             print(f"{len(rows) - len(unique)} repeated questions left out")

@@ -97,7 +97,7 @@ class RunFolder:
 
     def __init__(self, cfg):
         self.path, self.writes, self.stop, self.save_every = Path(cfg.out), rank() == 0, False, cfg.save_every
-        self.start, self.samples, self.tokens, self.journal = time.time(), 0, 0, {}
+        self.start, self.samples, self.tokens, self.timeouts, self.journal = time.time(), 0, 0, 0, {}
         config = {k: v for k, v in asdict(cfg).items() if k != "fresh"}
         if self.writes:
             for name in self.OWN if cfg.fresh else ():
@@ -120,7 +120,7 @@ class RunFolder:
         gather(None)  # the other ranks wait until the folder is in order
         self.results = read_json(self.path / "results.json") if (self.path / "results.json").is_file() else {}
         self.saved = self.load_state()
-        self.samples, self.tokens = self.saved.get("totals", (0, 0))
+        self.samples, self.tokens, self.timeouts = self.saved.get("totals", (0, 0, 0))
         with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
             position = 0
             for line in f:
@@ -155,7 +155,7 @@ class RunFolder:
                  "low_bits": [getattr(p, "low_bits", None) for p in model.parameters()],
                  "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
                  "teacher": teacher and teacher.state_dict(),
-                 "totals": (self.samples, self.tokens), "metrics": (self.path / "metrics.jsonl").stat().st_size}
+                 "totals": (self.samples, self.tokens, self.timeouts), "metrics": (self.path / "metrics.jsonl").stat().st_size}
         latest = self.path / "state" / "latest.pt"
         if latest.exists():
             latest.replace(latest.with_name("previous.pt"))
@@ -208,8 +208,8 @@ class RunFolder:
         return {"reward": reward, "length": length, "truncated": truncated}
 
     def log(self, phase: str, step: int, **values) -> None:
-        """One line of metrics.jsonl; samples and tokens are those of the run so far, seconds those since it was last started."""
-        totals = {"samples": self.samples, "tokens": self.tokens, "seconds": round(time.time() - self.start, 3)}
+        """One line of metrics.jsonl; samples, tokens and grading time-outs are the run's so far, seconds those since it was last started."""
+        totals = {"samples": self.samples, "tokens": self.tokens, "timeouts": self.timeouts, "seconds": round(time.time() - self.start, 3)}
         if self.writes:
             with (self.path / "metrics.jsonl").open("a") as f:
                 f.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")

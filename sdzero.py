@@ -57,9 +57,10 @@ def option(default, help):
 class Config:
     # what to train, on what
     model: str = option("tiny", "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model")
-    task: Literal["arith", "math"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k, or --data")
-    data: str = option("", "local .jsonl, .json, .csv or .parquet with a question and an answer column (implies --task math)")
+    task: Literal["arith", "math", "code"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots")
+    data: str = option("", "local .jsonl, .json, .csv or .parquet with questions, and answers (--task math, the default then) or tests (code)")
     digits: int = option(4, "arith: digits of each number")
+    unsafe_exec: bool = option(False, "code: run generated programs even where this host cannot isolate them")
     out: str = option("", "run folder; empty: out/MODEL-TASK-SEED. The same command again goes on where that run was stopped")
     fresh: bool = option(False, "discard what the run folder holds of an earlier run")
     save_every: int = option(20, "optimiser steps between two saved states; a resumed run repeats at most so many")
@@ -152,7 +153,7 @@ def make_config(cls=Config, **given) -> Config:
     """Options that were not given take the paper's default, or TINY's where the model is tiny. Raises UserError for bad values."""
     preset = TINY if is_tiny(given.get("model", Config.model)) else {}
     cfg = cls(**{**preset, **given})
-    if cfg.data:
+    if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
         cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
@@ -311,21 +312,34 @@ def to_text(tokenizer, ids: list[int]) -> str:
     return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
+def make_grader(cfg: Config):
+    """The verifier of cfg.task. Says how programs are isolated, and raises UserError where that is less than --task code wants."""
+    if cfg.task == "code":
+        print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
+    try:
+        return verify.Grader("code" if cfg.task == "code" else "math", unsafe=cfg.unsafe_exec)
+    except RuntimeError as e:
+        raise UserError(str(e)) from None
+
+
 def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[list[int]], cfg: Config, end_ids, seed, edit=None,
-             **kwargs) -> list[dict]:
+             folder=None, **kwargs) -> list[dict]:
     """Sample one response per context and grade it: dicts with context, ids, finished, text, answer and reward (0.0 or 1.0).
 
     A response that was cut off is wrong, whatever it says so far. `edit(ids) -> ids` may shorten a response before it is graded.
     """
     samples = []
-    for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, **kwargs)):
+    for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, folder=folder, **kwargs)):
         ids = edit(ids) if edit else ids
         samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
                         "answer": question["answer"]})
-    mine = samples[rank()::world()]
-    rewards = gather(grader.grade([s["text"] for s in mine], [s["answer"] for s in mine]))
+    late = grader.timeouts
+    mine = [s for s in samples[rank()::world()] if s["finished"]]
+    rewards = list(map(iter, gather(grader.grade([s["text"] for s in mine], [s["answer"] for s in mine]))))
     for i, sample in enumerate(samples):
-        sample["reward"] = rewards[i % world()][i // world()] if sample["finished"] else 0.0
+        sample["reward"] = next(rewards[i % world()]) if sample["finished"] else 0.0
+    if folder:
+        folder.timeouts += sum(gather(grader.timeouts - late))
     return samples
 
 
@@ -792,6 +806,10 @@ def show(title: str, text: str) -> None:
     print(f"\n--- {title} ---\n{text}\n", flush=True)
 
 
+def what_is_right(question: dict) -> str:
+    return question["answer"] if isinstance(question["answer"], str) else "what passes its tests"
+
+
 def run(cfg: Config) -> dict[str, dict]:
     """Both phases and the evaluations around them, from where the run folder stands; returns results.json's content."""
     folder = RunFolder(cfg)
@@ -817,7 +835,7 @@ def run(cfg: Config) -> dict[str, dict]:
 
 def train(cfg: Config, folder: RunFolder) -> None:
     """Evaluate the base, phase 1, evaluate, phase 2, evaluate."""
-    sets = load_questions(cfg)
+    grader, sets = make_grader(cfg), load_questions(cfg)
     tokenizer, model = load_tokenizer_and_model(cfg)
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
@@ -830,7 +848,7 @@ def train(cfg: Config, folder: RunFolder) -> None:
     show("the generator's prompt", tokenizer.decode(prompt))
     show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
 
-    with verify.Grader("math") as grader:
+    with grader:
         def measure(name):
             if name not in folder.results:
                 folder.results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:",
@@ -852,7 +870,7 @@ def train(cfg: Config, folder: RunFolder) -> None:
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
             for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
-                show(f"a kept tuple (right: {r['answer']})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
+                show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
             srt(model, records, cfg, end_ids, folder)
             if folder.writes:
                 save_checkpoint(tokenizer, model, folder.path / "srt")
@@ -861,14 +879,14 @@ def train(cfg: Config, folder: RunFolder) -> None:
             question = sets[cfg.eval_split][0]
             prompt = chat_ids(tokenizer, question["prompt"])
             if phase != "distil":
-                show(f"an answer before phase 2 (right: {question['answer']})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
+                show(f"an answer before phase 2 (right: {what_is_right(question)})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
             distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder)
             show("the same question after phase 2", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
             if folder.writes:
                 save_checkpoint(tokenizer, model, folder.path / "sdzero")
             measure("sdzero")
-        if grader.timeouts:
-            print(f"{grader.timeouts} answers could not be graded in time and counted as wrong")
+        if folder.timeouts:
+            print(f"{folder.timeouts} answers could not be graded in time and counted as wrong")
 
 
 def main(argv: list[str] | None = None) -> int:

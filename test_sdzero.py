@@ -971,6 +971,94 @@ def test_chat_messages_as_questions(tmp_path, tokenizer, capsys):
         "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n\\boxed{2}<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
 
 
+CODE_ROWS = [
+    {"question": "Print the sum.", "inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]},
+    {"problem": "Echo.", "tests": [{"input": "a", "output": "a"}]},
+    {"text": "Write a function to add.", "test_list": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]},  # MBPP
+    {"prompt": "def add(a, b):\n", "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "entry_point": "add"},  # HumanEval
+    {"title": "A. Sum", "description": "Add two numbers.", "input_format": "Two numbers.", "output_format": "Their sum.", "note": None,
+     "examples": [{"input": "1 2", "output": "3"}], "time_limit": 2.0, "memory_limit": 256, "prompt": "Solve this in C++."}]  # Codeforces
+BAD_CODE_ROWS = [{"question": "no tests"}, {"question": "q", "inputs": [], "outputs": []}, {"question": "q", "inputs": ["1"], "outputs": []},
+                 {"question": "q", "test_list": ["assert f(("]}, {"question": "q", "test_list": ["f(1)"]}, {"inputs": ["1"], "outputs": ["1"]}]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_code_problems_of_every_form(tmp_path, ending, capsys):
+    adds = "```python\ndef add(a, b):\n    return a + b\n```"
+    prints = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
+    answers = [prints, "```python\nprint(input())\n```", adds, adds, prints]
+    rows = CODE_ROWS if ending != ".parquet" else [CODE_ROWS[0], {**CODE_ROWS[0], "question": "Print it."}]
+    got = question_sources.file_questions(write_rows(tmp_path / f"q{ending}", rows), "code")
+    assert [q["answer"]["kind"] for q in got][:4] == ["stdin", "stdin", "assert", "assert"][:len(got)]
+    with verify.Grader("code") as grader:
+        assert grader.grade(answers[:len(got)] if len(got) > 2 else [prints] * 2, [q["answer"] for q in got]) == [1.0] * len(got)
+    assert all("```python" in q["prompt"] for q in got)
+    if len(got) == 5:
+        assert "assert add(1, 2) == 3" in got[2]["prompt"] and "assert" not in got[3]["prompt"]  # MBPP names the function in its test alone
+        assert all(part in got[4]["prompt"] for part in ("A. Sum", "Add two numbers.", "Two numbers.", "Their sum.", "1 2\n->\n3"))
+        assert "C++" not in got[4]["prompt"] and got[4]["answer"]["seconds"] == 2.0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_malformed_tests_are_bad_rows(tmp_path, capsys):
+    got = question_sources.file_questions(write_rows(tmp_path / "q.jsonl", BAD_CODE_ROWS + CODE_ROWS), "code")
+    out = capsys.readouterr().out
+    assert len(got) == 5 and "6 of 11" in out and all((f"line {n}:" in out) == (n <= 6) for n in range(1, 12))
+    with pytest.raises(UserError) as e:
+        question_sources.file_questions(write_rows(tmp_path / "q.jsonl", BAD_CODE_ROWS), "code")
+    assert all(word in str(e.value) for word in ("test_list", "entry_point", "inputs", "description", "no tests", "found the columns"))
+
+
+def test_own_problems_train_on_code(tmp_path, checkpoint, monkeypatch, capsys, tokenizer):
+    """--task code from rollouts to checkpoints on the repository's own problems, with the real grader; a model that is right now and
+    then is played by their solutions."""
+    problems = lines_of(HERE / "problems" / "code.jsonl")
+    assert len(problems) >= 24
+    encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
+    programs = {p["question"]: encode(f"```python\n{p['solution']}```") + [2] for p in problems}
+    wrong, cut = encode("```python\nprint('?')\n```") + [2], encode("```python\nprint(")
+
+    def canned(model, contexts, cfg, end_ids, seed, **kwargs):
+        asked = [next(p["question"] for p in problems if p["question"] in tokenizer.decode(c)) for c in contexts]
+        return [[programs[q], wrong, cut][(i + seed) % 3] for i, q in enumerate(asked)]
+
+    monkeypatch.setattr(sdzero, "generate", canned)
+    cfg = small(checkpoint, task="code", data=str(HERE / "problems" / "code.jsonl"), out=str(tmp_path / "run"))
+    sdzero.run(sdzero.make_config(**{k: v for k, v in asdict(cfg).items() if k != "task"}, task="code"))
+    records, out = lines_of(tmp_path / "run" / "revisions.jsonl"), capsys.readouterr().out
+    for r in records:
+        assert (r["why"] == "verified") == (r["revised_finished"] and "?" not in r["revised_text"]) or r["why"] == "duplicate"
+        assert r["init_reward"] == float(r["init_finished"] and "'?'" not in r["init_text"])
+    assert {"verified", "wrong", "truncated"} <= {r["why"] for r in records}
+    assert out.index("sandbox: ") < out.index("the generator's prompt") and "does not protect" in out
+    metrics = lines_of(tmp_path / "run" / "metrics.jsonl")
+    assert {m["phase"] for m in metrics} == {"init", "revise", "srt", "distil"} and all(m["timeouts"] == 0 for m in metrics)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "sdzero")
+
+
+def test_no_program_runs_where_none_can_be_isolated(tmp_path, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(verify, "sandbox_level", lambda: ("limits", verify.LEVELS["limits"]))
+    data = ("--task", "code", "--data", HERE / "problems" / "code.jsonl", "--model", checkpoint)
+    assert "--unsafe-exec" in fails(capsys, *data, "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "results.json").exists()
+    with sdzero.make_grader(sdzero.make_config(task="code", unsafe_exec=True)) as grader:
+        assert grader.task == "code"
+
+
+def test_answers_that_were_not_graded_in_time_are_counted(tmp_path, model, tokenizer, monkeypatch):
+    class Slow(CoinGrader):
+        def grade(self, responses, answers):
+            self.timeouts += 3
+            return [0.0] * len(responses)
+
+    monkeypatch.setattr(sdzero, "generate", lambda *a, **k: [[5, 2]] * 4)
+    folder = run_folder(tmp_path)
+    for step in range(2):
+        samples = sdzero.rollouts(model, tokenizer, Slow(), [addition(1, 2)] * 4, [[3]] * 4, small(), [2], 0, folder=folder)
+        folder.log("distil", step, **folder.count(samples))
+    assert [m["timeouts"] for m in lines_of(folder.path / "metrics.jsonl")] == [3, 6]
+
+
 def test_unusable_files_say_what_is_wrong(tmp_path, capsys):
     with pytest.raises(UserError) as e:
         question_sources.file_questions(write_rows(tmp_path / "q.jsonl", [{"text": "a", "label": 1}]))
