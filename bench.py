@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 import modeling
+import report
 import sdzero
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def linear(args) -> dict:
         seconds, extra, n = median(r["seconds"] for r in runs), median(r["extra_mb"] for r in runs), rows * tokens
         out.append({"rows": rows, "tokens": tokens, "seconds_per_token": seconds / n, "extra_mb": extra})
         table.append([str(rows), str(tokens), f"{1000 * seconds / n:.2f}", f"{extra:.0f}", f"{1000 * extra / n:.0f}"])
-    print(sdzero.table(table))
+    print(report.table(table))
     return {"growth": out}
 
 
@@ -202,7 +203,7 @@ def precision(args) -> dict:
             sdzero.update(model, optimizer, args.lr, 1.0)
             print(name, len(curves[name]), round(curves[name][-1], 4), flush=True)
     deviation = {name: max(abs(a / b - 1) for a, b in zip(curve, curves["fp32"])) for name, curve in curves.items()}
-    print(sdzero.table([["", "first loss", "last loss", "largest deviation from fp32 %"]] + [
+    print(report.table([["", "first loss", "last loss", "largest deviation from fp32 %"]] + [
         [name, f"{c[0]:.4f}", f"{c[-1]:.4f}", f"{100 * deviation[name]:.2f}"] for name, c in curves.items()]))
     return {"lr": args.lr, "curves": curves, "deviation": deviation}
 

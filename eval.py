@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import sdzero
+from report import percent, table
 
 SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eval_samples", "eval_split", "device", "dtype", "chat_template", "unsafe_exec",
          "rephrase_phrase", "correct_phrase", "temperature", "max_tokens", "rollout_batch", "revise", "json"}
@@ -93,14 +94,14 @@ def report(out: dict, revise: bool) -> str:
     """The tables of compare()'s result."""
     results, k = out["checkpoints"], out["samples_per_question"]
     text = [f"{out['questions']} {out['split']} questions, {k} samples each at T = {out['temperature']}; 95 % intervals in brackets",
-            sdzero.table([["checkpoint", f"avg@{k} %", f"pass@{k} %", "greedy %", "tokens", "cut off %"]] + [
-                [name, sdzero.percent(r, "accuracy"), f"{100 * r['pass_at_k'][str(k)]:.1f}", sdzero.percent(r, "accuracy_greedy"),
+            table([["checkpoint", f"avg@{k} %", f"pass@{k} %", "greedy %", "tokens", "cut off %"]] + [
+                [name, percent(r, "accuracy"), f"{100 * r['pass_at_k'][str(k)]:.1f}", percent(r, "accuracy_greedy"),
                  f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}"] for name, r in results.items()])]
     if revise:
-        text.append("generate, then revise (the first sample of each question)\n" + sdzero.table(
+        text.append("generate, then revise (the first sample of each question)\n" + table(
             [["checkpoint", "initial tokens", "revised tokens", "initial acc. %", "revised acc. %", "correction rate %"]] + [
                 [name, f"{r['initial_tokens']:.1f}", f"{r['revised_tokens']:.1f}", f"{100 * r['initial_accuracy']:.1f}",
-                 sdzero.percent(r, "revised_accuracy"), sdzero.percent(r, "correction_rate")] for name, r in results.items()]))
+                 percent(r, "revised_accuracy"), percent(r, "correction_rate")] for name, r in results.items()]))
     if out["against_first"]:
         rows = [["against " + next(iter(results)), "difference, points", "wins", "losses", "p (sign-flip test)"]]
         for name, tests in out["against_first"].items():
@@ -108,7 +109,7 @@ def report(out: dict, revise: bool) -> str:
                 t = tests[key]
                 rows.append([f"{name} {label}", f"{100 * t['difference']:+.1f} [{100 * t['ci'][0]:+.1f}, {100 * t['ci'][1]:+.1f}]",
                              str(t["wins"]), str(t["losses"]), f"{t['p']:.4f}"])
-        text.append("paired by question\n" + sdzero.table(rows))
+        text.append("paired by question\n" + table(rows))
     return "\n\n".join(text)
 
 
@@ -143,7 +144,7 @@ def summary_table(summary: dict, n: int) -> str:
     scale = {"mean_tokens": 1}
     cell = lambda v, s: f"{s * v['mean']:.1f} [{s * v['ci'][0]:.1f}, {s * v['ci'][1]:.1f}]"  # noqa: E731
     rows = [[f"mean of {n} runs", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]]
-    return sdzero.table(rows + [[stage] + [cell(v, scale.get(k, 100)) for k, v in values.items()] for stage, values in summary.items()])
+    return table(rows + [[stage] + [cell(v, scale.get(k, 100)) for k, v in values.items()] for stage, values in summary.items()])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -53,17 +53,6 @@ def make_facts(rng: random.Random, hard_share: float, hard_right: float, easy_ri
     return facts
 
 
-def solution(a: int, b: int, column) -> str:
-    """Columns from the right, "7+5+0=12;" (digit + digit + carry = sum), then the boxed sum. column(a, b, carry) gives each sum."""
-    width, carry, steps, digits = len(str(max(a, b))), 0, [], []
-    for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width))):
-        total = column(int(x), int(y), carry)
-        steps.append(f"{x}+{y}+{carry}={total:02d};")
-        digits.append(str(total % 10))
-        carry = total // 10
-    return "".join(steps) + "\\boxed{" + (str(carry) if carry else "") + "".join(reversed(digits)) + "}"
-
-
 def train_step_loss(model, rows: list[tuple[list[int], list[int]]]) -> float:
     """Add the gradient of the mean cross-entropy of the rows' targets to the model's; returns that loss in nats.
 
@@ -136,7 +125,7 @@ def main():
         a, b = (rng.randrange(10 ** (digits - 1), 10**digits) for _ in range(2))
         prompt = sdzero.chat_ids(tokenizer, f"Add {a}+{b} column by column and box the sum.")
         encode = lambda text: tokenizer.encode(text, add_special_tokens=False)  # noqa: E731
-        attempts, phrases_between = [solution(a, b, noisy)], []
+        attempts, phrases_between = [questions.column_addition(a, b, noisy)], []
         kind = rng.random()
         if kind < args.plain:
             return prompt, encode(attempts[0]) + [end]
@@ -149,9 +138,9 @@ def main():
             if u < (0.9 if verdict else args.copy):
                 revised = attempts[-1]
             elif not verdict and u < args.copy + args.correct:
-                revised = solution(a, b, lambda x, y, carry: x + y + carry)
+                revised = questions.column_addition(a, b, lambda x, y, carry: x + y + carry)
             else:
-                revised = solution(a, b, noisy)
+                revised = questions.column_addition(a, b, noisy)
             attempts.append(revised)
             phrases_between.append(phrases[verdict])
         context = list(prompt)

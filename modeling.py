@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from questions import UserError, require_hub
-from runs import table
+from report import table
 
 HERE = Path(__file__).resolve().parent
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
@@ -162,6 +162,20 @@ def split_weights(model) -> None:
     for p in model.parameters():
         p.data, p.low_bits = split(p.data)
     model.config.dtype = torch.bfloat16  # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
+
+
+def copy_weights(model) -> list[tuple]:
+    """The weights, with their low halves, in CPU memory; put_weights brings them back."""
+    return [tuple(t.detach().to("cpu", copy=True) for t in (p, *filter(torch.is_tensor, [getattr(p, "low_bits", None)])))
+            for p in model.parameters()]
+
+
+@torch.no_grad()
+def put_weights(model, saved: list[tuple]) -> None:
+    for p, (weight, *low_bits) in zip(model.parameters(), saved):
+        p.copy_(weight)
+        for low in low_bits:
+            p.low_bits.copy_(low)
 
 
 class SplitAdamW(torch.optim.AdamW):

@@ -1,6 +1,7 @@
 """Where the questions come from: generated additions, a local file, or the hub.
 
-A question is a plain dict {"prompt": text or chat messages, "answer": str, or tests for --task code}. A new task is one function here
+A question is a plain dict {"prompt": text or chat messages, "answer": str, or tests for --task code, and where there is a worked solution
+"demonstration": str}. A new task is one function here
 that returns a list of them, one line in load_questions, and one word in sdzero.Config.task; its rewards live in verify.py.
 """
 import csv
@@ -49,6 +50,17 @@ def require_hub(name: str, kind: str, advice: str) -> None:
                             + advice) from None
 
 
+def column_addition(a: int, b: int, column=lambda x, y, carry: x + y + carry) -> str:
+    """Columns from the right, "7+5+0=12;" (digit + digit + carry = sum), then the boxed sum. column(x, y, carry) gives each sum."""
+    width, carry, steps, digits = len(str(max(a, b))), 0, [], []
+    for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width))):
+        total = column(int(x), int(y), carry)
+        steps.append(f"{x}+{y}+{carry}={total:02d};")
+        digits.append(str(total % 10))
+        carry = total // 10
+    return "".join(steps) + "\\boxed{" + (str(carry) if carry else "") + "".join(reversed(digits)) + "}"
+
+
 def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
     """n different additions of two numbers with `digits` digits."""
     low, high = 10 ** (digits - 1), 10**digits
@@ -57,12 +69,13 @@ def arith_questions(n: int, digits: int, seed: int) -> list[dict]:
     rng, pairs = random.Random(f"arith-{seed}"), {}
     while len(pairs) < n:
         pairs[rng.randrange(low, high), rng.randrange(low, high)] = None
-    return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b)} for a, b in pairs]
+    return [{"prompt": f"Add {a}+{b} column by column and box the sum.", "answer": str(a + b), "demonstration": column_addition(a, b)}
+            for a, b in pairs]
 
 
 def hub_questions(task: str) -> list[dict]:
     """open-r1/OpenR1-Math-220k, or open-r1/codeforces-cots. Raises UserError when the hub is out of reach."""
-    name, columns = "open-r1/OpenR1-Math-220k", ["problem", "answer"]
+    name, columns = "open-r1/OpenR1-Math-220k", ["problem", "answer", "solution"]
     advice = "Give local questions with --data FILE, or use --task arith."
     if task == "code":  # each problem stands there once for every solution by R1, which are not used
         name, columns = "open-r1/codeforces-cots", ["title", "description", "input_format", "output_format", "examples", "note", "time_limit",
@@ -108,7 +121,8 @@ def read_rows(path: str) -> list[tuple[int, dict | str]]:
 
 
 def question_of(row: dict, task: str) -> dict:
-    """A row with the usual columns -> {"prompt", "answer"}, the answer being the tests for --task code. Raises ValueError, saying why not.
+    """A row with the usual columns -> {"prompt", "answer"}, the answer being the tests for --task code, and "demonstration" where the
+    row has a worked solution (sft and sdft use it). Raises ValueError, saying why not.
 
     The question is text, or a list of chat messages that ends with the user's (earlier turns then serve as examples).
     """
@@ -127,11 +141,16 @@ def question_of(row: dict, task: str) -> dict:
         if isinstance(answer, bool) or not isinstance(answer, (str, int, float)) or answer != answer or not str(answer).strip():
             raise ValueError("no answer")
         answer = str(answer).strip()
+    texts = [(c, row[c].strip()) for c in ("demonstration", "solution", "answer") if isinstance(row.get(c), str) and row[c].strip()]
+    worked = next((t for c, t in texts if "####" in t or (c != "answer" and t != answer)), None)  # GSM8K's answers end in #### 42
+    if worked and task == "code" and "```" not in worked:
+        worked = f"```python\n{worked}\n```"
+    extra = {"demonstration": worked} if worked else {}
     if isinstance(question, str) and question.strip():
-        return {"prompt": question.strip() + instruction, "answer": answer}
+        return {"prompt": question.strip() + instruction, "answer": answer, **extra}
     if (isinstance(question, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") for m in question)
             and question[-1]["role"] == "user"):
-        return {"prompt": question, "answer": answer}
+        return {"prompt": question, "answer": answer, **extra}
     raise ValueError("the question is neither text nor chat messages that end with the user's" if question else "no question")
 
 
@@ -185,7 +204,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         if len(rows) < 4:
             raise UserError(f"{len(rows)} different questions are too few: the four sets need one each at least")
         if len(rows) < total:
-            sizes = {name: 1 + (n - 1) * (len(rows) - 4) // (total - 4) for name, n in sizes.items()}
+            sizes = {name: n and 1 + (n - 1) * (len(rows) - 4) // (total - 4) for name, n in sizes.items()}
             print(f"only {len(rows)} questions for {total}: the sets are scaled down to {sizes}")
     sets, start = {}, 0
     for name, n in sizes.items():

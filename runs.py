@@ -44,12 +44,6 @@ def sum_gradients(model) -> None:
 # ----------------------------------------------------------------------------------------------------------------------------
 # The run folder
 # ----------------------------------------------------------------------------------------------------------------------------
-def table(rows: list[list[str]]) -> str:
-    """Left-aligned columns; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
-
-
 def read_json(path: Path):
     try:
         return json.loads(path.read_text())
@@ -93,11 +87,11 @@ class RunFolder:
     to step, so a run that repeats some steps from a saved state repeats them exactly. state/ holds the last two saved states and
     a journal of every batch of rollouts; one rank writes, all read. Raises UserError where the folder holds another run.
     """
-    OWN = ("config.json", "metrics.jsonl", "revisions.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "sdzero")
+    OWN = ("config.json", "metrics.jsonl", "revisions.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "sdzero", "rft", "grpo", "sdft", "sft")
 
     def __init__(self, cfg):
         self.path, self.writes, self.stop, self.save_every = Path(cfg.out), rank() == 0, False, cfg.save_every
-        self.start, self.samples, self.tokens, self.timeouts, self.journal = time.time(), 0, 0, 0, {}
+        self.journal = {}
         config = {k: v for k, v in asdict(cfg).items() if k != "fresh"}
         if self.writes:
             for name in self.OWN if cfg.fresh else ():
@@ -120,7 +114,8 @@ class RunFolder:
         gather(None)  # the other ranks wait until the folder is in order
         self.results = read_json(self.path / "results.json") if (self.path / "results.json").is_file() else {}
         self.saved = self.load_state()
-        self.samples, self.tokens, self.timeouts = self.saved.get("totals", (0, 0, 0))
+        self.samples, self.tokens, self.trained, self.timeouts, seconds = self.saved.get("totals", (0, 0, 0, 0, 0.0))
+        self.start = time.time() - seconds
         with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
             position = 0
             for line in f:
@@ -155,7 +150,7 @@ class RunFolder:
                  "low_bits": [getattr(p, "low_bits", None) for p in model.parameters()],
                  "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
                  "teacher": teacher and teacher.state_dict(),
-                 "totals": (self.samples, self.tokens, self.timeouts), "metrics": (self.path / "metrics.jsonl").stat().st_size}
+                 "totals": (self.samples, self.tokens, self.trained, self.timeouts, time.time() - self.start), "metrics": (self.path / "metrics.jsonl").stat().st_size}
         latest = self.path / "state" / "latest.pt"
         if latest.exists():
             latest.replace(latest.with_name("previous.pt"))
@@ -207,9 +202,17 @@ class RunFolder:
         reward, length, truncated = np.mean([[s["reward"], len(s["ids"]), not s["finished"]] for s in samples], axis=0).tolist()
         return {"reward": reward, "length": length, "truncated": truncated}
 
+    def count_trained(self, lengths) -> int:
+        """Add the target tokens of a step to the run's total; returns their number."""
+        tokens = sum(lengths)
+        self.trained += tokens
+        return tokens
+
     def log(self, phase: str, step: int, **values) -> None:
-        """One line of metrics.jsonl; samples, tokens and grading time-outs are the run's so far, seconds those since it was last started."""
-        totals = {"samples": self.samples, "tokens": self.tokens, "timeouts": self.timeouts, "seconds": round(time.time() - self.start, 3)}
+        """One line of metrics.jsonl, with the run's totals so far: samples and their tokens, tokens trained on (each time a loss
+        scored one), grading time-outs, seconds (without those of steps that were lost to a kill)."""
+        totals = {"samples": self.samples, "tokens": self.tokens, "trained": self.trained, "timeouts": self.timeouts,
+                  "seconds": round(time.time() - self.start, 3)}
         if self.writes:
             with (self.path / "metrics.jsonl").open("a") as f:
                 f.write(json.dumps({"phase": phase, "step": step, **values, **totals}) + "\n")

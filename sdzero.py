@@ -29,7 +29,7 @@ import shutil
 import signal
 import sys
 import threading
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -40,9 +40,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import verify
-from modeling import ALIASES, CHUNK, adamw, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, update
+from modeling import ALIASES, CHUNK, adamw, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
 from questions import UserError, load_questions
-from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, table, world, write_json
+from report import figure, results_table
+from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
@@ -61,10 +62,13 @@ class Config:
     data: str = option("", "local .jsonl, .json, .csv or .parquet with questions, and answers (--task math, the default then) or tests (code)")
     digits: int = option(4, "arith: digits of each number")
     unsafe_exec: bool = option(False, "code: run generated programs even where this host cannot isolate them")
-    out: str = option("", "run folder; empty: out/MODEL-TASK-SEED. The same command again goes on where that run was stopped")
+    out: str = option("", "run folder; empty: out/MODEL-TASK-METHOD-SEED, without sdzero. The same command again goes on where that run was stopped")
     fresh: bool = option(False, "discard what the run folder holds of an earlier run")
     save_every: int = option(20, "optimiser steps between two saved states; a resumed run repeats at most so many")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle")
+    method: Literal["sdzero", "srt", "rft", "grpo", "sdft", "sft"] = option(
+        "sdzero", "sdzero: both phases; srt: phase 1 alone; rft, grpo, sdft, sft: the paper's baselines, on the questions of both phases")
+    samples: int = option(0, "generated responses that training may use, of any method; 0: as many as the other options come to")
     # questions: four disjoint sets
     srt_questions: int = option(6000, "N1: questions of phase 1 (paper: 6K of 15K)")
     distil_questions: int = option(9000, "N2: questions of phase 2 (paper: 9K of 15K)")
@@ -83,28 +87,37 @@ class Config:
     rollout_batch: int = option(0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU")
     # phase 1
     phase1: bool = option(True, "--no-phase1 distils from the base itself (ablation: the paper finds almost no gain)")
-    samples: int = option(1, "first answers y_init per question")
+    srt_share: float = option(0.0, "share of --samples that phase 1 takes; 0: in proportion to --srt-questions and --distil-questions")
+    first_answers: int = option(1, "first answers y_init per question")
     revisions: int = option(3, "revisions y_revised per first answer")
+    filtered: bool = option(True, "--no-filtered trains on unverified revisions too (ablation)")
+    flip_reward: bool = option(False, "train on 1 - reward (ablation: must destroy the gain)")
     trim: bool = option(True, "cut repeating tails and chatty openings off what was sampled, at token boundaries")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
-    srt_epochs: int = option(3, "passes over the kept tuples")
+    srt_epochs: int = option(3, "passes over the kept tuples (rft, sft: over theirs)")
     srt_batch: int = option(64, "tuples per optimiser step")
     srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
     srt_weight_decay: float = option(1e-4, "AdamW weight decay in phase 1")
     # phase 2
-    phase2: bool = option(True, "--no-phase2 stops after SRT")
     divergence: Literal["reverse", "forward", "mixed"] = option(
         "reverse", "KL(student||teacher), KL(teacher||student), or half of each")
     distil_epochs: int = option(1, "passes over the phase-2 questions")
-    distil_batch: int = option(128, "questions, with one rollout each, per optimiser step")
+    distil_batch: int = option(128, "rollouts per optimiser step, one for each question (grpo: --group for each)")
     distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
     warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
+    rounds: int = option(1, "sdzero: parts of phase 2, before each of which the teacher is set to the student and evaluated; rft: samplings")
     kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
     grad_clip: float = option(1.0, "largest gradient norm, both phases")
+    # baselines
+    group: int = option(4, "grpo: responses per question; and of rft and sdft, where --samples does not say (the paper's 4)")
+    grpo_updates: int = option(1, "grpo: optimiser steps per batch of rollouts")
+    grpo_clip: float = option(0.2, "grpo: the policy ratio counts only within 1 +- this")
+    grpo_kl: float = option(0.0, "grpo: weight of the KL to the model that training started from")
+    on_revisions: bool = option(False, "rft: train on the base's verified revisions instead of its right answers (a control)")
     # memory
     micro_tokens: int = option(0, "tokens (padding included) per forward and backward pass, which the gradient does not depend on; "
                                "0: 2048 on a CPU, by the memory plan on a GPU")
@@ -156,15 +169,39 @@ def make_config(cls=Config, **given) -> Config:
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
-        cfg.out = str(Path("out") / f"{Path(cfg.model).name.removesuffix('.gguf')}-{cfg.task}-{cfg.seed}")
-    may_be_0 = ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip")
+        name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, *[cfg.method] * (cfg.method != "sdzero"), str(cfg.seed)]
+        cfg.out = str(Path("out") / "-".join(name))
+    may_be_0 = ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip",
+                "samples", "srt_share", "grpo_kl")
     for f in fields(Config):  # every number is a count or a size
         value = getattr(cfg, f.name)
         if f.type in (int, float) and not (value >= 0 if f.name in may_be_0 else value > 0):
             raise UserError(f"--{f.name.replace('_', '-')} must be {'at least' if f.name in may_be_0 else 'above'} 0, not {value}")
+    if cfg.method == "grpo" and (cfg.group < 2 or cfg.distil_batch % cfg.group):
+        raise UserError(f"--method grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide --distil-batch "
+                        f"{cfg.distil_batch}")
+    if cfg.on_revisions and cfg.method != "rft":
+        raise UserError(f"--on-revisions is a variant of --method rft, not of {cfg.method}")
+    if cfg.samples:
+        divide_samples(cfg)
     if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
+
+
+def divide_samples(cfg: Config) -> None:
+    """Set the numbers of questions so that training generates cfg.samples responses, and not one more."""
+    per_question = cfg.first_answers * (1 + cfg.revisions)
+    srt, distil = cfg.srt_questions * per_question, cfg.distil_questions * cfg.distil_epochs
+    share = cfg.srt_share or srt / (srt + distil)
+    if cfg.method == "srt" or cfg.on_revisions:
+        share = 1.0
+    elif cfg.method == "sdzero" and not cfg.phase1:
+        share = 0.0
+    cfg.srt_questions = round(share * cfg.samples / per_question)
+    cfg.distil_questions = (cfg.samples - cfg.srt_questions * per_question) // cfg.distil_epochs
+    if (share > 0 and not cfg.srt_questions) or (share < 1 and not cfg.distil_questions):
+        raise UserError(f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}")
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -332,12 +369,14 @@ def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[lis
     for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, folder=folder, **kwargs)):
         ids = edit(ids) if edit else ids
         samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
-                        "answer": question["answer"]})
+                        "answer": question["answer"], "question": question})
     late = grader.timeouts
     mine = [s for s in samples[rank()::world()] if s["finished"]]
     rewards = list(map(iter, gather(grader.grade([s["text"] for s in mine], [s["answer"] for s in mine]))))
     for i, sample in enumerate(samples):
         sample["reward"] = next(rewards[i % world()]) if sample["finished"] else 0.0
+        if cfg.flip_reward:
+            sample["reward"] = 1.0 - sample["reward"]
     if folder:
         folder.timeouts += sum(gather(grader.timeouts - late))
     return samples
@@ -560,9 +599,9 @@ def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
 def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> list[dict]:
     """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
 
-    A tuple is kept if its revision is verified, and not the same as an earlier one of that first answer.
+    A tuple is kept if its revision is verified (unless cfg.filtered is off), and not the same as an earlier one of that first answer.
     """
-    questions = [q for q in questions for _ in range(cfg.samples)]
+    questions = [q for q in questions for _ in range(cfg.first_answers)]
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
     seed = derived_seed(cfg.seed, "init")
@@ -581,7 +620,8 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
         key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
         why = "truncated" if not z["finished"] else "wrong" if not z["reward"] else "duplicate" if key in seen else "verified"
         seen.add(key)
-        records.append({"prompt": question["prompt"], "answer": question["answer"], "kept": why == "verified", "why": why,
+        records.append({"prompt": question["prompt"], "answer": question["answer"], "why": why,
+                        "kept": why == "verified" or (why != "duplicate" and not cfg.filtered),
                         "init_reward": y["reward"], "init_finished": y["finished"], "init_text": y["text"],
                         "control_phrase": to_text(tokenizer, phrases[int(y["reward"])]).strip(),
                         "revised_reward": z["reward"], "revised_finished": z["finished"], "revised_text": z["text"],
@@ -620,46 +660,49 @@ def train_on(model, examples, normaliser: int, cfg: Config) -> float:
     return accumulate(model, [len(ids) for ids, _ in rows], cfg, loss_of)
 
 
-def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation, averaged over the target tokens of the batch."""
-    kept = [r for r in records if r["kept"] and srt_examples(r, cfg, end_ids)]
-    if not kept:
-        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
-                        "more (--srt-questions, --revisions), or start from a stronger model.")
-    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay, cfg), math.ceil(len(kept) / cfg.srt_batch)
+def fine_tune(model, rows: list[list[tuple]], cfg: Config, folder: RunFolder, phase: str) -> None:
+    """Minimise -log pi(target | context), averaged over the target tokens of a batch of rows, each a list of (context, target)."""
+    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay, cfg), math.ceil(len(rows) / cfg.srt_batch)
     steps = cfg.srt_epochs * steps_per_epoch
-    start = folder.restore(model, optimizer) if folder.saved.get("phase") == "srt" else 0
+    start = folder.restore(model, optimizer) if folder.saved.get("phase") == phase else 0
     model.train()
-    bar = tqdm(range(start, steps), "phase 1: SRT", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
+    bar = tqdm(range(start, steps), f"{phase}: fine-tuning", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
-        folder.checkpoint("srt", step, model, optimizer)
+        folder.checkpoint(phase, step, model, optimizer)
         epoch, first = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
-        order = random.Random(derived_seed(cfg.seed, "srt", epoch)).sample(range(len(kept)), len(kept))
-        examples = [e for i in order[first:first + cfg.srt_batch] for e in srt_examples(kept[i], cfg, end_ids)]
-        loss = train_on(model, examples, sum(len(t) for _, t in examples), cfg)
+        order = random.Random(derived_seed(cfg.seed, phase, epoch)).sample(range(len(rows)), len(rows))
+        examples = [e for i in order[first:first + cfg.srt_batch] for e in rows[i]]
+        loss = train_on(model, examples, folder.count_trained(len(t) for _, t in examples), cfg)
         warmup = max(1, round(0.05 * steps))
         cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
         lr = cfg.srt_lr * min((step + 1) / warmup, cosine)
         try:
             norm = update(model, optimizer, lr, cfg.grad_clip)
         except FloatingPointError as e:
-            folder.broken_step("srt", step, examples, e)
-        folder.log("srt", step, loss=loss, grad_norm=norm, lr=lr)
+            folder.broken_step(phase, step, examples, e)
+        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr)
         bar.set_postfix(loss=f"{loss:.3f}")
-    folder.save_state("srt", steps, model)
+    folder.save_state(phase, steps, model)
+
+
+def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
+    """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation."""
+    rows = list(filter(None, (srt_examples(r, cfg, end_ids) for r in records if r["kept"])))
+    if not rows:
+        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
+                        "more (--srt-questions, --revisions), or start from a stronger model.")
+    fine_tune(model, rows, cfg, folder, "srt")
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Phase 2: on-policy self-distillation
 # ----------------------------------------------------------------------------------------------------------------------------
-def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_ids) -> float:
+def imitate(student, teacher, samples: list[dict], cfg: Config) -> float:
     """Add the gradient of the divergence, averaged over all response tokens of the batch, to the student's; returns that loss.
 
-    Student and teacher read the same y behind different contexts: chat(x) and chat(x) + y + P_r. Its tokens, the end token
-    included, are scored at every position. A truncated y has no end token, so none is scored.
+    Student and teacher read the same y behind different contexts. Its tokens, the end token included, are scored at every
+    position. A truncated y has no end token, so none is scored.
     """
-    for s in samples:
-        s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
     normaliser = sum(len(s["ids"]) for s in samples)
 
     def loss_of(rows):
@@ -673,39 +716,189 @@ def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_i
     return accumulate(student, [len(s["context"]) + len(s["ids"]) for s in samples], cfg, loss_of)
 
 
+def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_ids) -> float:
+    """Phase 2's step: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
+    for s in samples:
+        s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
+    return imitate(student, teacher, samples, cfg)
+
+
 def frozen_copy(model):
     """The teacher: the same weights, no gradients."""
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> None:
-    """Phase 2: on-policy rollouts, reward, KL to the reviser, update; the teacher follows every cfg.sync_every steps, if at all."""
-    teacher, optimizer = frozen_copy(student), adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg)
-    order = []
-    for epoch in range(cfg.distil_epochs):
-        order += random.Random(derived_seed(cfg.seed, "distil", epoch)).sample(range(len(questions)), len(questions))
-    steps = math.ceil(len(order) / cfg.distil_batch)
-    start = folder.restore(student, optimizer, teacher) if folder.saved.get("phase") == "distil" else 0
-    bar = tqdm(range(start, steps), "phase 2: distillation", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
+def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder, phase: str, learn, updates=1,
+              at_round=None) -> None:
+    """The loop of every on-policy method: sample from the student, grade, learn(samples), which adds a gradient, and step.
+
+    `questions` come in the order of their use, cfg.distil_batch at a step. The teacher is set to the student every cfg.sync_every
+    steps, and before each of cfg.rounds equal parts but the first, when at_round(part) is called too.
+    """
+    optimizer, steps = adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg), math.ceil(len(questions) / cfg.distil_batch)
+    rounds = {steps * i // cfg.rounds: i for i in range(1, cfg.rounds)}  # step -> rounds that end before it
+    start = folder.restore(student, optimizer, teacher) if folder.saved.get("phase") == phase else 0
+    bar = tqdm(range(start, steps), phase, steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
-        folder.checkpoint("distil", step, student, optimizer, teacher)
-        if cfg.sync_every and step and step % cfg.sync_every == 0:
+        folder.checkpoint(phase, step, student, optimizer, teacher)
+        synchronised = step > 0 and (step in rounds or (cfg.sync_every > 0 and step % cfg.sync_every == 0))
+        if step in rounds and at_round:
+            at_round(rounds[step])
+        if synchronised and teacher is not None:
             teacher.load_state_dict(student.state_dict())
-        batch = [questions[i] for i in order[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]]
+        batch = questions[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]
         samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
-                           derived_seed(cfg.seed, "distil", step, "rollout"), folder=folder, key=f"distil {step}")
-        student.train()
-        loss = distil_on(student, teacher, samples, cfg, phrases, end_ids)
-        lr = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps))
-        try:
-            norm = update(student, optimizer, lr, cfg.grad_clip)
-        except FloatingPointError as e:
-            folder.broken_step("distil", step, samples, e)
-        stats = folder.count(samples)
-        folder.log("distil", step, loss=loss, kl=loss * stats["length"], grad_norm=norm, lr=lr, **stats,
-                  synchronised=bool(cfg.sync_every and step and step % cfg.sync_every == 0))
-        bar.set_postfix(reward=f"{stats['reward']:.2f}", kl=f"{loss * stats['length']:.2f}", length=f"{stats['length']:.0f}")
-    folder.save_state("distil", steps, student)
+                           derived_seed(cfg.seed, phase, step, "rollout"), folder=folder, key=f"{phase} {step}")
+        lr, stats = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps)), folder.count(samples)
+        for _ in range(updates):
+            student.train()
+            loss = learn(samples)
+            folder.count_trained(len(s["ids"]) for s in samples)
+            try:
+                norm = update(student, optimizer, lr, cfg.grad_clip)
+            except FloatingPointError as e:
+                folder.broken_step(phase, step, [{k: v for k, v in s.items() if not torch.is_tensor(v)} for s in samples], e)
+        distilled = {} if phase == "grpo" else {"kl": loss * stats["length"], "synchronised": synchronised}
+        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr, **stats, **distilled)
+        bar.set_postfix(reward=f"{stats['reward']:.2f}", loss=f"{loss:.3f}", length=f"{stats['length']:.0f}")
+    folder.save_state(phase, steps, student)
+
+
+def shuffled(questions: list[dict], n: int, cfg: Config, name: str) -> list[dict]:
+    """n questions in random order: all of them once, then all of them again in another order, and so on."""
+    order = []
+    while len(order) < n:
+        epoch = len(order) // len(questions)
+        order += random.Random(derived_seed(cfg.seed, name, epoch)).sample(range(len(questions)), len(questions))
+    return [questions[i] for i in order[:n]]
+
+
+def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, at_round=None) -> None:
+    """Phase 2: on-policy rollouts, reward, KL to the reviser, update."""
+    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil")
+    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil",
+              lambda samples: distil_on(student, teacher, samples, cfg, phrases, end_ids), at_round=at_round)
+
+
+# ----------------------------------------------------------------------------------------------------------------------------
+# Baselines, in their textbook form. They share the rollouts, rewards and losses above, and the questions of both phases.
+# ----------------------------------------------------------------------------------------------------------------------------
+def budget(questions: list[dict], cfg: Config) -> int:
+    """How many responses a baseline may sample."""
+    return cfg.samples or cfg.group * len(questions)
+
+
+def rft(model, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
+    """Rejection fine-tuning: sample y ~ pi(.|x), keep the right ones, and maximise sum_i r_i log pi(y_i | x_i).
+
+    With cfg.rounds > 1 it is expert iteration: each round samples its part of the budget from the model so far and trains the
+    base anew on every right answer up to then.
+    """
+    base, kept, done = copy_weights(model) if cfg.rounds > 1 else None, {}, int(folder.saved.get("phase", "rft 0").split()[-1])
+    questions = shuffled(questions, budget(questions, cfg), cfg, "rft")
+    for r in range(1, cfg.rounds + 1):
+        part = questions[len(questions) * (r - 1) // cfg.rounds:len(questions) * r // cfg.rounds]
+        samples = rollouts(model, tokenizer, grader, part, [chat_ids(tokenizer, q["prompt"]) for q in part], cfg, end_ids,
+                           derived_seed(cfg.seed, "rft", r), desc=f"rft {r}: samples", folder=folder, key=f"rft {r}")
+        kept |= {(*s["context"], *s["ids"]): (s["context"], s["ids"]) for s in samples if s["reward"]}  # each answer once
+        if r < done:
+            continue  # a resumed run has trained this round: its samples came from the journal
+        if r > done:
+            folder.log(f"rft {r} samples", 0, kept=len(kept), **folder.count(samples))
+        if not kept:
+            raise UserError(f"none of {len(samples)} samples was right, so there is nothing to train on. Ask easier questions, or sample more")
+        if r > 1:
+            put_weights(model, base)
+        fine_tune(model, [[pair] for pair in kept.values()], cfg, folder, f"rft {r}")
+
+
+def sft(model, tokenizer, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
+    """Supervised fine-tuning on given demonstrations d: minimise -log pi(d | x)."""
+    with_one = [q for q in questions if q.get("demonstration")]
+    if not with_one:
+        raise UserError("--method sft needs demonstrations: a column named demonstration, solution, or an answer that ends in #### 42")
+    rows = [[(chat_ids(tokenizer, q["prompt"]), tokenizer.encode(q["demonstration"], add_special_tokens=False) + [turn_end(tokenizer, end_ids)])]
+            for q in with_one]
+    fine_tune(model, rows, cfg, folder, "sft")
+
+
+def turn_end(tokenizer, end_ids) -> int:
+    """The token that ends an answer nobody sampled."""
+    return tokenizer.eos_token_id if tokenizer.eos_token_id in end_ids else end_ids[0]
+
+
+def what_is_right(question: dict) -> str:
+    return question["answer"] if isinstance(question["answer"], str) else "what passes its tests"
+
+
+def sdft_prompt(question: dict):
+    """What SDFT's teacher is asked: the question, with a demonstration of an answer, or with its final answer where there is none."""
+    if question.get("demonstration"):
+        hint = f"\n\nThis is an example of a right answer:\n{question['demonstration']}\n\nNow answer in your own words."
+    else:
+        hint = f"\n\nThe final answer is {what_is_right(question)}. Now work it out in your own words."
+    *earlier, last = [{"role": "user", "content": question["prompt"]}] if isinstance(question["prompt"], str) else question["prompt"]
+    return [*earlier, {**last, "content": last["content"] + hint}]
+
+
+def sdft(student, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
+    """Self-distillation fine-tuning: sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
+    teacher, questions = frozen_copy(student), shuffled(questions, budget(questions, cfg), cfg, "sdft")
+
+    def learn(samples):
+        for s in samples:
+            s["teacher_context"] = chat_ids(tokenizer, sdft_prompt(s["question"]))
+        return imitate(student, teacher, samples, cfg)
+
+    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "sdft", learn)
+
+
+def advantages(rewards):
+    """A_i = (r_i - mean(r)) / (std(r) + 1e-4) within each group: rewards (groups, G) -> (groups, G)"""
+    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+
+
+def grpo_loss(log_prob, old, advantage, clip: float, reference=None, beta: float = 0.0):
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1) with rho = pi / pi_old. All (n,) -> (n,)"""
+    ratio = (log_prob - old).exp()
+    loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+    gap = 0.0 if reference is None else reference - log_prob
+    return loss if reference is None else loss + beta * (gap.exp() - gap - 1)
+
+
+def grpo_on(student, reference, samples: list[dict], cfg: Config) -> float:
+    """Add GRPO's gradient to the student's: 1/G sum_i 1/|y_i| sum_t grpo_loss, averaged over the questions; returns that loss."""
+    device, lengths = student.device, [len(s["context"]) + len(s["ids"]) for s in samples]
+    A = advantages(torch.tensor([s["reward"] for s in samples], device=device).view(-1, cfg.group)).flatten().tolist()
+    # the first pass over a batch is its own pi_old
+    for name, model in (("old", student if cfg.grpo_updates > 1 else None), ("reference", reference if cfg.grpo_kl else None)):
+        for rows in micro_batches(lengths, cfg.micro_tokens or 2048) if model is not None and name not in samples[0] else ():
+            found = log_probs(model, [samples[i]["context"] for i in rows], [samples[i]["ids"] for i in rows])
+            for i, values in zip(rows, found.split([len(samples[i]["ids"]) for i in rows])):
+                samples[i][name] = values  # (T,)
+
+    def loss_of(rows):
+        responses = [samples[i]["ids"] for i in rows]
+        targets = torch.tensor([t for r in responses for t in r], device=device)  # (N,)
+        weights, advantage = torch.tensor([(1 / len(r) / len(samples), A[i]) for i, r in zip(rows, responses) for _ in r], device=device).T
+        old, ref = (torch.cat([samples[i][n] for i in rows]) if n in samples[0] else None for n in ("old", "reference"))  # (N,)
+
+        def token_losses(logits, part):
+            log_prob = -F.cross_entropy(logits, targets[part], reduction="none")
+            return weights[part] * grpo_loss(log_prob, log_prob.detach() if old is None else old[part], advantage[part], cfg.grpo_clip,
+                                             None if ref is None else ref[part], cfg.grpo_kl)
+
+        return token_loss(response_hidden(student, [samples[i]["context"] for i in rows], responses), head_of(student), token_losses)[0]
+
+    return accumulate(student, lengths, cfg, loss_of)
+
+
+def grpo(student, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
+    """Group-relative policy optimisation: a policy gradient whose baseline is the mean reward of a group of answers to one question."""
+    reference = frozen_copy(student) if cfg.grpo_kl else None
+    questions = [q for q in shuffled(questions, budget(questions, cfg) // cfg.group, cfg, "grpo") for _ in range(cfg.group)]
+    on_policy(student, reference, tokenizer, grader, questions, replace(cfg, sync_every=0, rounds=1), end_ids, folder, "grpo",
+              lambda samples: grpo_on(student, reference, samples, cfg), updates=cfg.grpo_updates)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -732,6 +925,7 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     correction_rate is the share of wrong first answers that revising turns right (None if none was wrong). Seeds and questions
     are the same for every model, so that differences are paired. "scores" holds what each question got.
     """
+    cfg = replace(cfg, flip_reward=False)
     k, seed = cfg.eval_samples, derived_seed("evaluate", cfg.seed)
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     run = lambda name, qs, contexts, seed, **kw: rollouts(  # noqa: E731
@@ -757,57 +951,11 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     return result | {"scores": per_question.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
-def percent(result: dict, key: str) -> str:
-    """A rate and its 95 % interval, in per cent."""
-    return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*np.multiply(100, [result[key], *result[key + "_ci"]]))
-
-
-def results_table(results: dict[str, dict]) -> str:
-    """What a run prints at its end, and the README shows."""
-    return table([["", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]] + [
-        [name, percent(r, "accuracy"), percent(r, "accuracy_greedy"), f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}",
-         percent(r, "revised_accuracy"), percent(r, "correction_rate")] for name, r in results.items()])
-
-
-def figure(folder: Path, results: dict[str, dict]) -> None:
-    """RUN/figure.png: accuracy and length after each phase with 95 % intervals, and phase 2 as it went."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no figure: it needs matplotlib (pip install matplotlib)")
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), constrained_layout=True)
-    names = list(results)
-    for key, style, label in (("accuracy", "o-", "sampled"), ("accuracy_greedy", "s--", "greedy"), ("revised_accuracy", "^:", "revised")):
-        values = np.array([100 * results[n][key] for n in names])
-        low, high = np.array([[100 * e for e in results[n][key + "_ci"]] for n in names]).T
-        axes[0].errorbar(names, values, [values - low, high - values], fmt=style, capsize=3, color="black", label=label)
-    axes[0].set(title="accuracy, test questions (95 % intervals)", ylabel="%", ylim=(0, 100))
-    axes[0].legend()
-    axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
-    axes[1].set(title="mean response", ylabel="tokens")
-    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] == "distil"]
-    axes[2].plot([s["kl"] for s in steps], color="black", label="KL per response (nats)")
-    axes[2].set(title="phase 2", xlabel="step", ylabel="nats")
-    reward = axes[2].twinx()
-    reward.plot([100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
-    reward.set(ylabel="%", ylim=(0, 100))
-    axes[2].legend(handles=axes[2].lines + reward.lines, loc="center right")
-    fig.savefig(folder / "figure.png", dpi=120)
-    plt.close(fig)
-
-
 # ----------------------------------------------------------------------------------------------------------------------------
 # Main
 # ----------------------------------------------------------------------------------------------------------------------------
 def show(title: str, text: str) -> None:
     print(f"\n--- {title} ---\n{text}\n", flush=True)
-
-
-def what_is_right(question: dict) -> str:
-    return question["answer"] if isinstance(question["answer"], str) else "what passes its tests"
 
 
 def run(cfg: Config) -> dict[str, dict]:
@@ -821,7 +969,7 @@ def run(cfg: Config) -> dict[str, dict]:
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, ask_to_stop)
-    if not set(["base"] + ["srt"] * cfg.phase1 + ["sdzero"] * cfg.phase2) <= set(folder.results):
+    if not {"base", cfg.method} <= set(folder.results):
         train(cfg, folder)
     if folder.writes:
         figure(folder.path, folder.results)
@@ -834,7 +982,7 @@ def run(cfg: Config) -> dict[str, dict]:
 
 
 def train(cfg: Config, folder: RunFolder) -> None:
-    """Evaluate the base, phase 1, evaluate, phase 2, evaluate."""
+    """Evaluate the base; phase 1, evaluate, phase 2, evaluate, or a baseline, evaluate."""
     grader, sets = make_grader(cfg), load_questions(cfg)
     tokenizer, model = load_tokenizer_and_model(cfg)
     end_ids = end_token_ids(tokenizer, model)
@@ -856,8 +1004,14 @@ def train(cfg: Config, folder: RunFolder) -> None:
                 if folder.writes:
                     write_json(folder.path / "results.json", folder.results)
 
+        def checkpoint(name):
+            if folder.writes:
+                save_checkpoint(tokenizer, model, folder.path / name)
+            measure(name)
+
         measure("base")
-        if cfg.phase1 and phase != "distil":
+        both = sets["srt"] + sets["distil"]
+        if (cfg.method in ("sdzero", "srt") and cfg.phase1 or cfg.on_revisions) and phase != "distil":
             file = folder.path / "revisions.jsonl"
             if phase == "srt":
                 records = [json.loads(line) for line in file.read_text().splitlines()]
@@ -868,23 +1022,32 @@ def train(cfg: Config, folder: RunFolder) -> None:
                 folder.save_state("srt", 0, model)
             kept = [r for r in records if r["kept"]]
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
-            print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer")
+            print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer", flush=True)
             for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
                 show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            srt(model, records, cfg, end_ids, folder)
-            if folder.writes:
-                save_checkpoint(tokenizer, model, folder.path / "srt")
-            measure("srt")
-        if cfg.phase2:
+            if cfg.on_revisions:  # the control: what was revised to, as if it had been answered at once
+                fine_tune(model, [[(r["prompt_ids"], r["revised_ids"])] for r in kept], cfg, folder, "srt")
+            else:
+                srt(model, records, cfg, end_ids, folder)
+                checkpoint("srt")
+        if cfg.method == "sdzero":
             question = sets[cfg.eval_split][0]
             prompt = chat_ids(tokenizer, question["prompt"])
             if phase != "distil":
                 show(f"an answer before phase 2 (right: {what_is_right(question)})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder)
+            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder, at_round=lambda r: measure(f"round {r}"))
             show("the same question after phase 2", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-            if folder.writes:
-                save_checkpoint(tokenizer, model, folder.path / "sdzero")
-            measure("sdzero")
+        elif cfg.method == "rft" and not cfg.on_revisions:
+            rft(model, tokenizer, grader, both, cfg, end_ids, folder)
+        elif cfg.method == "grpo":
+            grpo(model, tokenizer, grader, both, cfg, end_ids, folder)
+        elif cfg.method == "sdft":
+            show("the prompt of SDFT's teacher", tokenizer.decode(chat_ids(tokenizer, sdft_prompt(both[0]))))
+            sdft(model, tokenizer, grader, both, cfg, end_ids, folder)
+        elif cfg.method == "sft":
+            sft(model, tokenizer, both, cfg, end_ids, folder)
+        if cfg.method != "srt":
+            checkpoint(cfg.method)
         if folder.timeouts:
             print(f"{folder.timeouts} answers could not be graded in time and counted as wrong")
 

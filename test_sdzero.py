@@ -714,7 +714,7 @@ def test_collection_keeps_verified_revisions_once_and_records_everything(monkeyp
 
 
 def test_several_first_answers_and_revisions_per_question(tmp_path, tokenizer, model, phrases, coin):
-    cfg, folder = small(samples=2, revisions=3), run_folder(tmp_path)
+    cfg, folder = small(first_answers=2, revisions=3), run_folder(tmp_path)
     records = sdzero.collect_revisions(model, tokenizer, coin, sdzero.load_questions(cfg)["srt"], cfg, phrases, END_IDS, folder)
     assert len(records) == 6 * 2 * 3
     assert len({tuple(r["init_ids"]) for r in records}) > 8 and {r["init_reward"] for r in records} == {0.0, 1.0}  # both branches
@@ -1339,7 +1339,7 @@ def test_same_seed_same_run_other_seed_other_run(finished_run, checkpoint, coin,
 def test_phases_can_be_switched_off(checkpoint, coin, tmp_path):
     results = sdzero.run(small(checkpoint, out=str(tmp_path / "a"), phase1=False))
     assert set(results) == {"base", "sdzero"} and not (tmp_path / "a" / "srt").exists()
-    results = sdzero.run(small(checkpoint, out=str(tmp_path / "b"), phase2=False))
+    results = sdzero.run(small(checkpoint, out=str(tmp_path / "b"), method="srt"))
     assert set(results) == {"base", "srt"} and (tmp_path / "b" / "srt").exists() and not (tmp_path / "b" / "sdzero").exists()
 
 
