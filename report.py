@@ -37,14 +37,14 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     for key, style, label in (("accuracy", "o-", "sampled"), ("accuracy_greedy", "s--", "greedy"), ("revised_accuracy", "^:", "revised")):
         values = np.array([100 * results[n][key] for n in names])
         low, high = np.array([[100 * e for e in results[n][key + "_ci"]] for n in names]).T
-        axes[0].errorbar(names, values, [values - low, high - values], fmt=style, capsize=3, color="black", label=label)
+        axes[0].errorbar(names, values, np.maximum(0, [values - low, high - values]), fmt=style, capsize=3, color="black", label=label)
     axes[0].set(title="accuracy, test questions (95 % intervals)", ylabel="%", ylim=(0, 100))
     axes[0].legend()
     axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
     axes[1].set(title="mean response", ylabel="tokens")
-    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] == "distil"]
-    axes[2].plot([s["kl"] for s in steps], color="black", label="KL per response (nats)")
-    axes[2].set(title="phase 2", xlabel="step", ylabel="nats")
+    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] in ("distil", "grpo", "sdft")]
+    axes[2].set(title="on-policy training", xlabel="step", ylabel="nats")
+    axes[2].plot([s.get("kl", np.nan) for s in steps], color="black", label="KL per response (nats)")
     reward = axes[2].twinx()
     reward.plot([100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
     reward.set(ylabel="%", ylim=(0, 100))
