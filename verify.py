@@ -1095,7 +1095,7 @@ UNFINISHED = {
     "sum": re.compile(r"(?<=[\w)}\]!#]) ?[+-](?! ?\\infty)"),
     "product": re.compile(r"(?<=[\d})!]) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)|# ?(?:\\cdot|\\times|\*)? ?#|\) ?\(|\d ?\("),
     "division": re.compile(r"\\div(?![A-Za-z])"),
-    "tower": re.compile(r"\^ ?(?:\{[^{}]*|\(?[\d.]+\)? ?)\^"),
+    "tower": re.compile(r"\^ ?(?:\{[^{}]*|[\d.]+ ?|\([\d.]+\) ?)\^"),
     "function": re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg|operatorname|bmod|pmod|mod)(?![A-Za-z])"),
     "logarithm": re.compile(r"\\(?:ln|log|lg)(?![A-Za-z])"),
     "sum sign": re.compile(r"\\(?:sum|prod|int|iint|oint|lim|sup|inf)(?![A-Za-z])"),
@@ -1134,6 +1134,10 @@ def _same_expression(a, g, a_exact, g_exact, strict):
     left, right = symbolic(a), symbolic(g)
     if left is None or right is None:
         return False
+    from sympy import Expr, I, Symbol
+    i = Symbol("i", real=True)
+    if isinstance(left, Expr) and isinstance(right, Expr) and right.has(i) and not UNFINISHED["sum sign"].search(g):
+        left, right = left.xreplace({i: I}), right.xreplace({i: I})
     return _equal(left, right, a_exact, g_exact)
 
 
@@ -1146,7 +1150,12 @@ def symbolic(text):
     text = re.sub(r"(?<![A-Za-z\\])([A-Za-z]) (?=[A-Za-z](?![A-Za-z]))", r"\1\\cdot ", text)
     text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)           # the parser trips over some blanks
     parsed = parse("$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
-    return parsed[0] if parsed and not isinstance(parsed[0], str) else None
+    if not parsed or isinstance(parsed[0], str):
+        return None
+    # The parser knows more about some symbols than about others; here one letter is one symbol.
+    from sympy import Basic, Symbol
+    names = {s: Symbol(s.name, real=True) for s in parsed[0].free_symbols} if isinstance(parsed[0], Basic) else {}
+    return parsed[0].xreplace({s: t for s, t in names.items() if s != t}) if names else parsed[0]
 
 
 def _points(symbols):
