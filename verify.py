@@ -224,6 +224,8 @@ NUMBER_WORDS = dict(zip("zero one two three four five six seven eight nine ten e
 def clean(text):
     r"""One spelling for what LaTeX spells in many ways: sizes, spacing, fonts, \dfrac, 1{,}000, \frac12, a last full stop."""
     text = text.translate(SIGNS).strip()
+    text = re.sub(r"^(?:\\q?quad(?![A-Za-z])|\\[,;:! ]|\s|~)+|(?:\\q?quad|\\\\|\\[,;:! ]?|\s|~)+$", "", text)
+    text = re.sub(r"^(\*\*|`)([^*`]*)\1$", r"\2", text)
     for _ in range(4):          # $...$, \(...\), \[...\], {...} around everything
         text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*(.*?)\s*(?:\$\$?|\\\)|\\\])\s*[.,;]?$", r"\1", text, flags=re.DOTALL)
         if text.startswith("{") and _closing_brace(text, 0) == len(text) - 1:
@@ -238,6 +240,9 @@ def clean(text):
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
+    text = re.sub(r"\\text ?\{ ?([ei]) ?\}", r"\1", text)
+    text = re.sub(r"\\mathbb ([A-Z])", r"\\mathbb{\1}", text)
+    text = re.sub(r"(?<=[^\s,]),? *(?:\\text ?\{ ?)?(?<![A-Za-z])for (?:all|any|every|each)(?![A-Za-z])[^,;=]*$", "", text)         # f(x) = 2x for all x
     text = re.sub(r"^\\text ?\{ ?(?:the |my )?(?:final )?answer(?: is)? ?:? ?(?:\}|(?=[^{}]*\}$))", lambda m: "" if m.group().endswith("}") else r"\text{", text, flags=re.IGNORECASE)
     text = re.sub(r"^(?:the )?(?:final )?answer(?: is)? ?[: ] ?(?=[^:])", "", text, flags=re.IGNORECASE)
     # 1.5x10^3, 3 million
@@ -268,6 +273,7 @@ def clean(text):
     text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z]|\\pi)(?![a-z])", r"\\frac\1{\2}", text)
     text = re.sub(r"\\exp ?(?:\(([^()]*)\)|\{([^{}]*)\})", lambda m: f"e^{{{m[1] or m[2]}}}", text)
     text = re.sub(r"\\sqrt ?(\d+|[a-z])", lambda m: r"\sqrt{" + m[1][0] + "}" + m[1][1:], text)
+    text = re.sub(r"\\binom ?(\d|[a-z](?![a-z])) ?(\d|[a-z](?![a-z]))", r"\\binom{\1}{\2}", text)
     text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])(pi|infty|infinity|inf|oo)(?![A-Za-z])", lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
@@ -373,6 +379,10 @@ def parse_answer(text):
         left, right = parse_answer(parts[0]), parse_answer(parts[1])
         if left == ("reals", REALS, None) and right[0] == "set":
             return _punctured([node[1] for node in right[1]], None)
+        right = _as_reals(right)
+        if left == ("reals", REALS, None) and right and len(right[1]) == 1:
+            low, low_open, high, high_open = right[1][0]
+            return ("reals", [piece for piece in (("-\\infty", True, low, not low_open), (high, not high_open, "\\infty", True)) if piece[0] != piece[2]], None)
         return ("value", text)
     parts = _split(text, AND)
     if len(parts) > 1 and all(parts):
@@ -420,7 +430,8 @@ def parse_answer(text):
             such_that = re.match(r"([A-Za-z]) ?(?:\\in ?\\mathbb\{R\} ?)?[|:](.*)", inside, re.DOTALL)
             if such_that:
                 return parse_answer(such_that[2])
-            return ("set", [parse_answer(part) for part in parts])
+            nodes = [parse_answer(part) for part in parts]
+            return ("set", [inner for node in nodes for inner in (node[1] if node[0] == "list" else [node])])
         if len(parts) == 1 and opening == "(" and closing == ")":
             return parse_answer(parts[0])
         if len(parts) == 1 and opening == "[":
@@ -542,8 +553,9 @@ def _relation(text, sides, operators):
                 if re.search(r"\d", side) and not same_value(side, sides[-1], strict=False):
                     return ("none",)
             return ("named", _name(sides[0]), parse_answer(sides[-1]))
-        if not re.search(r"[A-Za-z]", _bare("".join(sides))):
-            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(same_value(side, sides[-1], strict=False) for side in sides[:-1])
+        number = _unit(sides[-1])[0]
+        if not re.search(r"[A-Za-z]", _bare("".join(sides[:-1]) + number)):
+            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(same_value(side, number, strict=False) for side in sides[:-1])
             return parse_answer(sides[-1]) if same else ("none",)
         if len(sides) == 2 and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0])) and not re.search(r"[A-Za-z]", _bare(sides[1])):
             return ("named", _name(sides[0]), parse_answer(sides[1]))          # m + n = 5
@@ -692,9 +704,8 @@ def same(a, g):
         return len(plain[0]) == len(plain[1]) and all(same(x, y) for x, y in zip(*plain))
     # One thing for a set of one; and "1/2 or 0.5" is one answer, said twice.
     if "set" in (a[0], g[0]) or a[0] == "list":
-        many = a if a[0] in ("set", "list") else g
-        many = _distinct(many)[1]
-        if len(many) == 1:
+        many = (a if a[0] in ("set", "list") else g)[1]
+        if many and all(same(item, many[0]) for item in many[1:]):
             return same(many[0], g) if a[0] in ("set", "list") else same(a, many[0])
     return False
 
@@ -715,6 +726,8 @@ def _match(left, right, equal):
 
 
 def _distinct(node):
+    if len(node[1]) > 50:       # _match will not have it
+        return node
     kept = []
     for item in node[1]:
         if not any(same(item, other) for other in kept):
@@ -825,6 +838,7 @@ BARE_UNITS = "km|cm|mm|kg|mg|mL|ml|ft|yd|mi|min|sec|hr|mph|Hz|kW|lb|oz|rad|deg"
 NO_UNIT = set("is are was not or and maybe but if then else ignore previous all instructions because correct wrong right answer reward true false the a an to "
               "be can could should would possibly probably perhaps otherwise either neither unless except plus minus times divided squared cubed "
               "at most least than more less about approximately around nearly roughly almost over under up only exactly incorrect false no none any every some "
+              "etc vs versus other others something anything everything nothing whatever unknown undefined infinite "
               "thousand million billion trillion hundred dozen half third quarter score grade".split())
 
 
@@ -893,7 +907,7 @@ def _words(text):
     """A text answer in lower case without quotes and punctuation, or None if it is no text."""
     wrapped = "\\text" in text
     plain = re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text)
-    if re.search(r"[\\^_=<>{}+*/]", plain) or not re.search(r"[^\W\d]", plain):
+    if re.search(r"[\\^_=<>{}+*/?]", plain) or not re.search(r"[^\W\d]", plain):
         return None
     if not wrapped and not re.search(r"[^\W\d_]{2,}", plain) or re.search(r"\d", plain) and not re.search(r"[^\W\d]{2}", plain):
         return None
@@ -1115,8 +1129,8 @@ def _same_expression(a, g, a_exact, g_exact, strict):
         return False
     if re.fullmatch(r"[A-Za-z]", a) and re.fullmatch(r"[A-Za-z]", g):
         return a == g
-    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{(?! ?degree ?\})[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]")):
-        return False            # words, primes, derivatives and double signs that the gold answer has not
+    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{(?! ?degree ?\})[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]", r"[\d})] ?_", "mod")):
+        return False            # words, primes, derivatives, double signs, subscripts of numbers and moduli that the gold answer has not
     if UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
         return False
     if strict and not re.search(r"[A-Za-z]", _bare(g)):
