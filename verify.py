@@ -369,7 +369,10 @@ def parse_answer(text):
         nodes = [parse_answer(part) for part in parts]
         if all(node[0] == "reals" for node in nodes):
             return ("reals", sum((node[1] for node in nodes), []), nodes[0][2])
-        return _list(nodes)
+        if all(node[0] == "list" and all(inner[0] == "named" for inner in node[1]) for node in nodes):       # x = 1, y = 2 or x = 2, y = 1
+            nodes = [("tuple", [inner[2] for inner in node[1]]) for node in nodes]
+        node = _list(nodes)
+        return ("set", node[1]) if node[0] == "list" else node              # "2 or 5" is not the point (2,5)
     parts = _split(text, CUP)
     if len(parts) > 1:
         nodes = [_as_reals(parse_answer(part)) for part in parts]
@@ -968,7 +971,7 @@ def same_value(a, g, strict=True):
         a, g = (rf"({text})\cdot\frac{{\pi}}{{180}}" if unit else text for text, unit in ((a, a_unit), (g, g_unit)))
         strict = False
     left, right = exact(a), exact(g)
-    if strict and UNFINISHED["tower"].search(a) and not UNFINISHED["tower"].search(g):
+    if strict and any(pattern.search(a) and not pattern.search(g) for pattern in (UNFINISHED["tower"], re.compile(r"^[-+] ?\( ?[-+]"))):
         return False
     if left and right:
         (left, left_digits), (right, right_digits) = left, right
@@ -1120,6 +1123,7 @@ UNFINISHED = {
 
 # Numbers that no one has worked out: exponents of six digits, towers of numbers, factorials of factorials or of large numbers.
 HUGE = re.compile(r"\^ ?[{(]* ?-?\d{6}|\^ ?(?:\d+|\{ ?\d+ ?\}|\( ?\d+ ?\)|[{(]+ ?\d+ ?\)?) ?\^ ?[{(]* ?\d|\d{5} ?[)}]* ?!|! ?\)? ?!|\\binom ?\{ ?\d{5}|\^ ?[{(]+[^a-z]*\d\^[^a-z]*\^")
+ROOT = re.compile(r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}|\(?\d+\)? ?\^ ?\{? ?(?:\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+|0?\.\d+) ?\}?")
 UNTYPICAL = re.compile(r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let|newcommand|href|tag|label|verb|begin|end)(?![A-Za-z])")
 
 
@@ -1135,13 +1139,13 @@ def _same_expression(a, g, a_exact, g_exact, strict):
         return False
     if strict and not re.search(r"[A-Za-z]", _bare(g)):
         # a root times a number is fine, and so is a number times a sum where the gold answer is a sum
-        one, other = (re.sub(r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}|\(?\d+\)? ?\^ ?\{? ?(?:\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+|0?\.\d+) ?\}?", "#", text) for text in (a, g))
+        one, other = (ROOT.sub("#", text) for text in (a, g))
         if not g_exact and UNFINISHED["sum"].search(other):
             one = re.sub(r"(?<=[\d}]) ?(?:\\cdot ?|\\times ?|\* ?)?(?=\([^()]*[+-][^()]*\))", ",", one)
         if any(pattern.search(one) and not pattern.search(other) for pattern in UNFINISHED.values()):
             return False
         # a root of a perfect square (or cube) that the gold answer has worked out
-        if g_exact and g_exact[1] < 6 and "\\sqrt" in a:
+        if g_exact and g_exact[1] < 6 and ("\\sqrt" in a or ROOT.search(a)):
             return False
     if HUGE.search(a) or HUGE.search(g):
         return False
