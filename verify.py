@@ -795,7 +795,7 @@ def _same_time(a, g):
 
 def _same_ratio(a, g):
     if any(re.fullmatch(r"0\d", part) for node in (a, g) if node[0] == "ratio" for part in node[1]):      # 9:05 is a time
-        return a == g or a[0] == g[0] == "ratio" and [part.lstrip("0") for part in a[1]] == [part.lstrip("0") for part in g[1]]
+        return a == g or a[0] == g[0] == "ratio" and [re.sub("^0", "", a[1][0])] + a[1][1:] == [re.sub("^0", "", g[1][0])] + g[1][1:]
     sides = []
     for node in (a, g):
         if node[0] == "ratio":
