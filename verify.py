@@ -563,6 +563,13 @@ def _relation(text, sides, operators):
         if len(sides) == 2 and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0])) and not re.search(r"[A-Za-z]", _bare(sides[1])):
             return ("named", _name(sides[0]), parse_answer(sides[1]))          # m + n = 5
         return ("equation", sides) if len(sides) == 2 else ("none",)
+    if operators in (["\\approx"], ["=", "\\approx"]) and re.fullmatch(r"-?\d*\.\d+", _unit(sides[-1])[0]):
+        value, decimal = sides[-2:]
+        if len(sides) == 2 and (not value or NAME.fullmatch(value) and not OPERATOR_NAMES.match(value)):        # x = 2.37, or so
+            return parse_answer(decimal)
+        if (len(sides) == 2 or NAME.fullmatch(sides[0])) and _rounds_to(value, _unit(decimal)[0]):
+            return ("either", parse_answer(value), parse_answer(decimal))
+        return ("none",)
     order = [operator for operator in operators if operator in ("<", ">", "\\leq", "\\geq")]
     if len(order) == len(operators) and all(sides):
         absolute = _absolute(sides, operators)
@@ -610,6 +617,15 @@ def _absolute(sides, operators):
     return ("reals", [(ends[0], high_open, str(middle - low), low_open), (str(middle + low), low_open, ends[1], high_open)], inside[1])
 
 
+def _rounds_to(value, decimal):
+    """Whether an exact value is, to its last digit, about the decimal that follows it."""
+    number = None if HUGE.search(value) else symbolic(_unit(value)[0])
+    if number is None or not hasattr(number, "evalf") or number.free_symbols:
+        return False
+    gap = abs(number.evalf(30) - symbolic(decimal).evalf(30))
+    return bool(gap.is_Float or gap.is_zero) and bool(gap * 10 ** len(decimal.partition(".")[2]) <= 1)
+
+
 def _bare(text):
     """Without commands, text and the constants e and i: what letters remain are variables."""
     text = re.sub(r"\\text\{[^{}]*\}|\\[A-Za-z]+", " ", text)
@@ -647,6 +663,10 @@ def same(a, g):
     """Whether two parsed answers are the same; g is the gold one, and where they differ in kind, it says what is asked for."""
     if "none" in (a[0], g[0]):
         return False
+    if a[0] == "either":
+        return any(same(node, g) for node in a[1:])
+    if g[0] == "either":
+        return any(same(a, node) for node in g[1:])
     if a[0] == "value" == g[0]:
         return same_value(a[1], g[1])
 
