@@ -51,6 +51,8 @@ def code():
 @pytest.mark.parametrize("response, answer", [
     (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"), (r"\boxed{1} no, \boxed{2}", "2"), (r"\boxed 7", "7"), (r"\boxed{\boxed{7}}", "7"), (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
     ("work\n#### 42", "42"), ("#### 41\n#### 42\n", "42"), ("#### 41\n" + r"\boxed{42}", "42"), ("The answer is 42.", "42"), ("The final answer is: $3.14$. Good.", "$3.14$"),
+    ("**Final Answer**: $42$", "$42$"), ("**Final Answer**\n\n42", "42"), ("### Answer\n\\[\n42\n\\]", "42"), ("Final Answer: The largest $n$ is 34.", "34"), ("#### Step 1\nThe answer would be 42.", "42"),
+    ("#### **1,080**", "1,080"), ("Answer: It is not 34.", "It is not 34"), ("**Final Answer**\n\n", None),
     ("Answer: 7", "7"), ("the answer is 42 because 6 * 7 = 42", "42"),
     (r"\boxed{42", None), (r"\boxed{41} no, \boxed{4", None), ("42", None), ("So x = 42", None), ("The answer is", None), ("", None), (None, None), (42, None), (b"\\boxed{1}", None)])
 def test_final_answer(response, answer):
@@ -71,7 +73,8 @@ def test_answers_that_hang_or_eat_memory(math):
     million = 10 ** 6
     hostile = [r"\boxed{\dfrac{5^{(5^{(5^{(5^5)})} - 4)} - 5}{16}}", r"\boxed{" + "7" * million + "}", r"\boxed{" + "{" * 5000 + "5" + "}" * 5000 + "}", r"\boxed{" * 100_000,
                r"\boxed{5" + "{" * million, r"\boxed{((9!)!)!}", r"\boxed{" + "+".join(["x"] * 400) + "}", r"\boxed{" + r"\frac{1}{" * 200 + "5" + "}" * 201,
-               r"\boxed{3^{99999999999}}", r"\boxed{(x+1)^{500}(x+2)^{500}}", "the answer is " * 100_000, r"\boxed{" + "1," * 480 + "}", "\0" * million]
+               r"\boxed{3^{99999999999}}", r"\boxed{(x+1)^{500}(x+2)^{500}}", "the answer is " * 100_000, r"\boxed{" + "1," * 480 + "}", "\0" * million, "answer" + " " * million, "answer" + "*" * million,
+               "answer \\[" * 100_000, r"\boxed{(9^{99999})^{99999}}", r"\boxed{\binom{1000000000}{500000000}}", r"\boxed{\{" + ",".join(f"x_{{{n}}}" for n in range(100)) + r"\}}"]
     started = time.monotonic()
     assert math.grade(hostile, ["5"] * len(hostile)) == [0.0] * len(hostile)
     assert math.grade(hostile[:1], [r"\dfrac{5^{3121} - 5}{16}"]) == [0.0]

@@ -47,7 +47,11 @@ MAX_DEPTH = 30              # nested brackets
 # ---------------------------------------------------------------------------------------------------------------------
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
-STATED = re.compile(r"\banswer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
+STATED = re.compile(
+    r"\b(?:answers?|final (?:result|value|solution)|correct (?:option|choice))(?: to (?:the|this)(?: \w{1,20}){1,2}?)?[*_]{0,3}\s{0,9}"
+    r"(?:(?:(?:is|are|equals)\b|(?:would|should|must|will) be\b|[:=])\s*:?\s*(?:(?:therefore|thus|then|simply|just|indeed|clearly)\b,?\s*)?"
+    r"|(?=\$|\\[(\[]))"                                            # Answer $42$
+    r"|^[#*_ ]{0,9}(?:the )?(?:final )?answer[*_: ]{0,9}\n\s*", re.IGNORECASE | re.MULTILINE)       # a heading, and the line below it
 
 
 def final_answer(response):
@@ -56,7 +60,7 @@ def final_answer(response):
     1. The content of the last \boxed{...} (braces may nest; \boxed 5 means \boxed{5}). If the last box was never closed,
        the response was cut off and has no answer.
     2. Without a box: what follows the last #### on its line.
-    3. Without that: what follows the last "the answer is" (or "answer:"), up to the end of the sentence.
+    3. Without that: what follows the last "the answer is" (or "answer:", or such a heading), up to the end of the sentence.
     A number that merely stands last is no answer.
     """
     boxes = _boxes(response)
@@ -64,17 +68,26 @@ def final_answer(response):
         return boxes[-1][2] if boxes else None
     if not isinstance(response, str):
         return None
+    response = response[-200_000:]
     if "####" in response:
-        return response.rpartition("####")[2].strip().partition("\n")[0].strip() or None
+        before, _, after = response.rpartition("####")
+        line = after.strip().partition("\n")[0].strip().strip("*").strip()
+        if not STATED.search("####" + after) or not re.search("[A-Za-z]{3}", line):      # else it is a heading of the fourth level
+            return line or None
     at = None
     for at in STATED.finditer(response):
         pass
     if at is None:
         return None
-    line = response[at.end():at.end() + 2 * MAX_ANSWER].lstrip().partition("\n")[0]
+    rest = response[at.end():at.end() + 2 * MAX_ANSWER].lstrip()
+    display = re.match(r"\$\$\s*(.*?)\s*\$\$|\\\[\s*(.*?)\s*\\\]", rest, re.DOTALL)
+    line = display[1] or display[2] or "" if display else rest.partition("\n")[0]
     # A sentence ends at a stop that is followed by a blank: 3.14 and x.y do not end one.
-    line = re.split(r"[.!?](?:\s|$)|,?\s+(?:because|since|which|as|so)\s", line.strip(), maxsplit=1)[0]
-    return line.strip().strip("*").strip() or None
+    line = re.split(r"[.!?](?:[\s*]|$)|,?\s+\(?(?:because|since|which|as|so)\s", line.strip(), maxsplit=1)[0].strip().strip("*").strip()
+    sentence = re.fullmatch(r"[A-Z][^=]*\b(?:is|are|equals) ((?:[$\d\\(*-]|[A-Z]$).*)", line)       # Answer: The largest number is 34.
+    if sentence and not re.search(r"\b(?:not|either|neither|or)\b", line):
+        line = sentence[1].strip("* ")
+    return line or None
 
 
 def _boxes(response):
@@ -139,9 +152,7 @@ def gold_answer(gold):
     if "####" in gold:
         gold = gold.rpartition("####")[2]
     boxes = _boxes(gold)
-    if boxes and (len(boxes) == 1 or gold[:boxes[0][0]].strip(" $")):
-        gold = boxes[-1][2]
-    elif boxes:
+    if boxes:
         gold = _offered(gold)
     return gold.strip() or None
 
@@ -213,10 +224,13 @@ NUMBER_WORDS = dict(zip("zero one two three four five six seven eight nine ten e
 def clean(text):
     r"""One spelling for what LaTeX spells in many ways: sizes, spacing, fonts, \dfrac, 1{,}000, \frac12, a last full stop."""
     text = text.translate(SIGNS).strip()
+    text = re.sub(r"^(?:\\q?quad(?![A-Za-z])|\\[,;:! ]|\s|~)+|(?:\\q?quad|\\\\|\\[,;:! ]?|\s|~)+$", "", text)
+    text = re.sub(r"^(\*\*|`)([^*`]*)\1$", r"\2", text)
     for _ in range(4):          # $...$, \(...\), \[...\], {...} around everything
         text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*(.*?)\s*(?:\$\$?|\\\)|\\\])\s*[.,;]?$", r"\1", text, flags=re.DOTALL)
         if text.startswith("{") and _closing_brace(text, 0) == len(text) - 1:
             text = text[1:-1].strip()
+    text = re.sub(r"(?<!\\)\\\\(?=(?:left|right|[dt]?frac|sqrt|text|pi|cdot|times|leq?|geq?|cup|infty|in|pm|circ)(?![A-Za-z]))", r"\\", text)       # \\frac: escaped twice
     # \$ is money, $ is a delimiter; then commands get one name each, and all fonts become \text
     text = re.sub(r"\\?\$", lambda m: r"\text{dollar }" if m.group() == r"\$" else "", text) if not re.match(r"\$[\d.,]+$", text) else text
     text = text.replace(r"\%", "%").replace(r"\#", "#").replace(r"\&", "&").replace(r"\_", "_")
@@ -226,17 +240,26 @@ def clean(text):
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
+    text = re.sub(r"\\text ?\{ ?([ei]) ?\}", r"\1", text)
+    text = re.sub(r"\\mathbb ([A-Z])", r"\\mathbb{\1}", text)
+    text = re.sub(r"(?<=[^\s,]),? *(?:\\text ?\{ ?)?(?<![A-Za-z])for (?:all|any|every|each)(?![A-Za-z])[^,;=]*$", "", text)         # f(x) = 2x for all x
+    text = re.sub(r"^\\text ?\{ ?(?:the |my )?(?:final )?answer(?: is)? ?:? ?(?:\}|(?=[^{}]*\}$))", lambda m: "" if m.group().endswith("}") else r"\text{", text, flags=re.IGNORECASE)
+    text = re.sub(r"^(?:the )?(?:final )?answer(?: is)? ?[: ] ?(?=[^:])", "", text, flags=re.IGNORECASE)
     # 1.5x10^3, 3 million
     text = re.sub(r"(\d) ?x ?(?=10 ?\^)", r"\1\\times ", text)
     text = re.sub(r"(\d)((?: |\\[ ,;]|~)*\\text\{ ?|(?: |\\[ ,;]|~)+)(thousand|million|billion|trillion)(?![a-z])( ?\})?", lambda m: m[1] + rf"\times 10^{{{MILLIONS[m[3]]}}}"
                   + (r"\text{" if "{" in m[2] and not m[4] else "") + ("}" if m[4] and "{" not in m[2] else ""), text)
     # Thousands: 1,000  1{,}000  1\,000  1 000, in groups of exactly three. "1, 000" and "12,34" are lists.
-    group = r"(?:\{,\}|,\\!|\\[,;: ] ?|,|~|[ ])"
+    group = r"(?:\{,\}|,\\! ?|\\[,;: ] ?|,|~|[ ])"
     text = re.sub(rf"(?<![\d.,])(?<!\d[ ~])([1-9]\d{{0,2}})((?:{group}\d{{3}})+)(?![\d])(?!,\d)(?!{group}\d)", _join_thousands, text)
     text = text.replace(r"{,}", ",")
     # Blanks and line breaks: \\ and \quad separate answers, other blanks are one blank
     text = re.sub(r"\\\\(?:\[[^\]]*\])?", r" \\newline ", text)
-    text = re.sub(r"\\q?quad(?![A-Za-z])", " , ", text) if r"\begin" not in text else text
+    if r"\begin" not in text and "quad" in text:
+        word = r"\\text ?\{ ?(?:and|or|,)? ?\}|\\(?:lor|land|newline)(?![A-Za-z])|[,;:=<>]"
+        text = re.sub(rf"({word}) *(?:\\q?quad(?![A-Za-z])\s*)+", r"\1 ", text)
+        text = re.sub(rf"(?:\\q?quad(?![A-Za-z])\s*)+(?={word}|\\text|\(?\\b?mod|$)", " ", text)
+        text = re.sub(r"\\q?quad(?![A-Za-z])", " , ", text)
     text = re.sub(SPACE + "+", " ", text)
     text = re.sub(r"\\dots(?![A-Za-z])", "...", text)
     # Degrees; subscripts; the short forms \frac12, \sqrt2, sqrt(2), pi
@@ -246,8 +269,11 @@ def clean(text):
     text = re.sub(r"\\text ?\{(\\text\{dollar \}[^{}]*)\}", r"\1", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
     text = re.sub(r"\\frac ?(\d) ?\{", r"\\frac{\1}{", text)
-    text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z])(?![a-z])", r"\\frac\1{\2}", text)
+    text = re.sub(r"\\frac ?(\\pi|[a-z]) ?(?=\d|\{)", r"\\frac{\1}", text)
+    text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z]|\\pi)(?![a-z])", r"\\frac\1{\2}", text)
+    text = re.sub(r"\\exp ?(?:\(([^()]*)\)|\{([^{}]*)\})", lambda m: f"e^{{{m[1] or m[2]}}}", text)
     text = re.sub(r"\\sqrt ?(\d+|[a-z])", lambda m: r"\sqrt{" + m[1][0] + "}" + m[1][1:], text)
+    text = re.sub(r"\\binom ?(\d|[a-z](?![a-z])) ?(\d|[a-z](?![a-z]))", r"\\binom{\1}{\2}", text)
     text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![A-Za-z\\])(pi|infty|infinity|inf|oo)(?![A-Za-z])", lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
@@ -265,7 +291,7 @@ def clean(text):
 
 def _join_thousands(match):
     # 1,234 and 1, 234: a comma with a blank separates. Mixed separators are no number either.
-    separators = set(re.findall(r"\{,\}|,\\!|\\[,;: ]|,|~|[ ]", re.sub(r"(\\[,;:]) ", r"\1", match[2])))
+    separators = set(re.findall(r"\{,\}|,\\!|\\[,;: ]|,|~|[ ]", re.sub(r"(\\[,;:!]) ", r"\1", match[2])))
     before, after = match.string[:match.start()], match.string[match.end():]
     if "," in separators and sum(before.count(o) - before.count(c) for o, c in ("()", "[]")) + before.count("\\{") - before.count("\\}") > 0:
         # (1,200) has two elements, and so has [100,200]; {1,000, 2,000} has two as well, for there a blank separates
@@ -326,7 +352,7 @@ def parse_answer(text):
     whole = re.fullmatch(r"\\text\{(.*)\}", text, re.DOTALL)
     if whole and _closing_brace(text, 5) == len(text) - 1:
         inner = whole[1].strip()
-        if re.search(r"[\d=<>\\]", inner) and not re.search(r"[A-Za-z]{3,}.*[A-Za-z]{3,}.*[A-Za-z]{3,}", inner) or OR.search(inner) or AND.search(inner):
+        if re.fullmatch(r"[A-Z](?: ?[,;] ?[A-Z])+", inner) or re.search(r"[\d=<>\\]", inner) and not re.search(r"[A-Za-z]{3,}.*[A-Za-z]{3,}.*[A-Za-z]{3,}", inner) or OR.search(inner) or AND.search(inner):
             return parse_answer(clean(inner))
         return ("value", text)
     if text.startswith("{") and _closing_brace(text, 0) == len(text) - 1:
@@ -343,7 +369,10 @@ def parse_answer(text):
         nodes = [parse_answer(part) for part in parts]
         if all(node[0] == "reals" for node in nodes):
             return ("reals", sum((node[1] for node in nodes), []), nodes[0][2])
-        return _list(nodes)
+        if all(node[0] == "list" and all(inner[0] == "named" for inner in node[1]) for node in nodes):       # x = 1, y = 2 or x = 2, y = 1
+            nodes = [("tuple", [inner[2] for inner in node[1]]) for node in nodes]
+        node = _list(nodes)
+        return ("set", node[1]) if node[0] == "list" else node              # "2 or 5" is not the point (2,5)
     parts = _split(text, CUP)
     if len(parts) > 1:
         nodes = [_as_reals(parse_answer(part)) for part in parts]
@@ -353,12 +382,21 @@ def parse_answer(text):
         left, right = parse_answer(parts[0]), parse_answer(parts[1])
         if left == ("reals", REALS, None) and right[0] == "set":
             return _punctured([node[1] for node in right[1]], None)
+        right = _as_reals(right)
+        if left == ("reals", REALS, None) and right and len(right[1]) == 1:
+            low, low_open, high, high_open = right[1][0]
+            return ("reals", [piece for piece in (("-\\infty", True, low, not low_open), (high, not high_open, "\\infty", True)) if piece[0] != piece[2]], None)
         return ("value", text)
     parts = _split(text, AND)
     if len(parts) > 1 and all(parts):
         nodes = [parse_answer(part) for part in parts]
         both = _intersection(nodes)
         return both or _list(nodes)
+    groups = _split(text, re.compile(";"))
+    if len(groups) > 1:         # p = 5, q = 2; p = 7, q = 2 are two points
+        points = [[parse_answer(part) for part in _split(group, COMMA)] for group in groups]
+        if all(len(point) == len(points[0]) > 1 and all(node[0] == "named" for node in point) for point in points):
+            return _list([("tuple", [node[2] for node in point]) for point in points])
     parts = [part for part in _split(text, COMMA)]
     while len(parts) > 1 and parts[-1] == "":
         parts.pop()
@@ -395,7 +433,8 @@ def parse_answer(text):
             such_that = re.match(r"([A-Za-z]) ?(?:\\in ?\\mathbb\{R\} ?)?[|:](.*)", inside, re.DOTALL)
             if such_that:
                 return parse_answer(such_that[2])
-            return ("set", [parse_answer(part) for part in parts])
+            nodes = [parse_answer(part) for part in parts]
+            return ("set", [inner for node in nodes for inner in (node[1] if node[0] == "list" else [node])])
         if len(parts) == 1 and opening == "(" and closing == ")":
             return parse_answer(parts[0])
         if len(parts) == 1 and opening == "[":
@@ -406,6 +445,9 @@ def parse_answer(text):
             return ("tuple", [parse_answer(part) for part in parts])
         return ("none",)
 
+    time_of_day = re.fullmatch(r"(\d{1,2}) ?(?:: ?(\d\d))? ?(?:\\text ?\{)? ?([ap])\.? ?m\.? ?\}?", text, re.IGNORECASE)
+    if time_of_day:
+        return ("time", int(time_of_day[1]), int(time_of_day[2] or 0), time_of_day[3].lower())
     parts = _split(text, COLON)
     if len(parts) > 1 and all(parts):
         return ("ratio", parts)
@@ -514,14 +556,25 @@ def _relation(text, sides, operators):
                 if re.search(r"\d", side) and not same_value(side, sides[-1], strict=False):
                     return ("none",)
             return ("named", _name(sides[0]), parse_answer(sides[-1]))
-        if not re.search(r"[A-Za-z]", _bare("".join(sides))):
-            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(same_value(side, sides[-1], strict=False) for side in sides[:-1])
+        number = _unit(sides[-1])[0]
+        if not re.search(r"[A-Za-z]", _bare("".join(sides[:-1]) + number)):
+            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(same_value(side, number, strict=False) for side in sides[:-1])
             return parse_answer(sides[-1]) if same else ("none",)
-        if len(sides) == 2 and not re.search(r"\d", sides[0]) and not re.search(r"[A-Za-z]", _bare(sides[1])):
+        if len(sides) == 2 and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0])) and not re.search(r"[A-Za-z]", _bare(sides[1])):
             return ("named", _name(sides[0]), parse_answer(sides[1]))          # m + n = 5
         return ("equation", sides) if len(sides) == 2 else ("none",)
+    if operators in (["\\approx"], ["=", "\\approx"]) and re.fullmatch(r"-?\d*\.\d+", _unit(sides[-1])[0]):
+        value, decimal = sides[-2:]
+        if len(sides) == 2 and (not value or NAME.fullmatch(value) and not OPERATOR_NAMES.match(value)):        # x = 2.37, or so
+            return parse_answer(decimal)
+        if (len(sides) == 2 or NAME.fullmatch(sides[0])) and _rounds_to(value, _unit(decimal)[0]):
+            return ("either", parse_answer(value), parse_answer(decimal))
+        return ("none",)
     order = [operator for operator in operators if operator in ("<", ">", "\\leq", "\\geq")]
     if len(order) == len(operators) and all(sides):
+        absolute = _absolute(sides, operators)
+        if absolute:
+            return absolute
         flipped = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
         if operators[0] in (">", "\\geq"):
             sides, operators = sides[::-1], [flipped[operator] for operator in operators[::-1]]
@@ -537,6 +590,40 @@ def _relation(text, sides, operators):
     if operators == ["\\neq"] and all(sides) and NAME.fullmatch(sides[0]):
         return _punctured([sides[1]], _name(sides[0]))
     return ("relation", re.sub(r" ", "", text))
+
+
+def _absolute(sides, operators):
+    """|x| < 2, |x - 1| >= 2 and 1 < |x| < 2 as sets of reals, if the numbers are literals; else None."""
+    at = [i for i, side in enumerate(sides) if side[:1] == "|" == side[-1:] and side.count("|") == 2]
+    if len(at) != 1 or len(sides) > 3 or len(sides) == 3 and at != [1]:
+        return None
+    inside = re.fullmatch(r"([A-Za-z]) ?(?:([+-]) ?(.+))?", sides[at[0]][1:-1].strip())
+    centre = exact(inside[3]) if inside and inside[3] else (Fraction(0), 0)
+    bounds = {}                 # "high": (value, open), as |x| < value or |x| > value
+    for i, side in enumerate(sides):
+        if i != at[0]:
+            value, operator = exact(side), operators[min(i, at[0])]
+            if value is None or value[0] <= 0:
+                return None
+            bounds["high" if (operator in ("<", "\\leq")) == (i > at[0]) else "low"] = value[0], operator in ("<", ">")
+    if not inside or centre is None or len(bounds) != len(sides) - 1:
+        return None
+    middle = centre[0] * (1 if inside[2] == "-" else -1)
+    high, high_open = bounds.get("high", (None, True))
+    if "low" not in bounds:
+        return ("reals", [(str(middle - high), high_open, str(middle + high), high_open)], inside[1])
+    low, low_open = bounds["low"]
+    ends = ("-\\infty", "\\infty") if high is None else (str(middle - high), str(middle + high))
+    return ("reals", [(ends[0], high_open, str(middle - low), low_open), (str(middle + low), low_open, ends[1], high_open)], inside[1])
+
+
+def _rounds_to(value, decimal):
+    """Whether an exact value is, to its last digit, about the decimal that follows it."""
+    number = None if HUGE.search(value) else symbolic(_unit(value)[0])
+    if number is None or not hasattr(number, "evalf") or number.free_symbols:
+        return False
+    gap = abs(number.evalf(30) - symbolic(decimal).evalf(30))
+    return bool(gap.is_Float or gap.is_zero) and bool(gap * 10 ** len(decimal.partition(".")[2]) <= 1)
 
 
 def _bare(text):
@@ -556,7 +643,8 @@ def same_answer(answer, gold):
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
         return False
-    if re.sub(r"\s", "", answer) == re.sub(r"\s", "", gold) and not re.search(r"\d \d", answer + "|" + gold):
+    one, other = (re.sub(r"(?<=[\^_])\{(\w)\}", r"\1", re.sub(r"\s", "", text)) for text in (answer, gold))
+    if one == other and not re.search(r"\d \d", answer + "|" + gold):
         return True
     if max(len(answer), len(gold)) > MAX_ANSWER or max(_depth(answer), _depth(gold)) > MAX_DEPTH or answer.count("^") > 20 or "\x00" in answer:
         return False
@@ -575,6 +663,10 @@ def same(a, g):
     """Whether two parsed answers are the same; g is the gold one, and where they differ in kind, it says what is asked for."""
     if "none" in (a[0], g[0]):
         return False
+    if a[0] == "either":
+        return any(same(node, g) for node in a[1:])
+    if g[0] == "either":
+        return any(same(a, node) for node in g[1:])
     if a[0] == "value" == g[0]:
         return same_value(a[1], g[1])
 
@@ -616,24 +708,27 @@ def same(a, g):
         if other[0] == "tuple" and all(len(row) == 1 for row in vector[1]):        # a column vector written as a point
             return len(vector[1]) == len(other[1]) and all(same(x[0], y) for x, y in zip(vector[1], other[1]))
         return False
+    if "time" in (a[0], g[0]):
+        return _same_time(a, g)
     if a[0] == "ratio" or g[0] == "ratio":
         return _same_ratio(a, g)
 
     if a[0] == "tuple" and g[0] == "tuple":
         return len(a[1]) == len(g[1]) and all(same(x, y) for x, y in zip(a[1], g[1]))
     if a[0] in ("list", "set") and g[0] in ("list", "set"):
-        if a[0] == "set" and g[0] == "set":         # {1, 1} is {1}
-            a, g = _distinct(a), _distinct(g)
+        if a[0] == "set" == g[0] or len(a[1]) > len(g[1]):         # {1, 1} is {1}; said twice, an answer is one answer
+            a, g = _distinct(a), _distinct(g) if g[0] == "set" else g
         return _match(a[1], g[1], same)
+    if g[0] == "list" and a[0] == "value" and re.fullmatch(r"(?:\\text\{ ?)?[A-Z]{2,}(?: ?\})?", a[1]):     # ACD and A, C, D
+        return sorted(re.sub(r"\\text|\W", "", a[1])) == sorted(node[1] for node in g[1] if node[0] == "value" and re.fullmatch("[A-Z]", node[1])) and len(set(a[1])) == len(a[1])
     # Bare values stand for a tuple in its order, and a tuple for bare values: x = 3, y = 4 and (3, 4).
     if {a[0], g[0]} == {"list", "tuple"}:
         plain = [[node[2] if node[0] == "named" else node for node in side[1]] for side in (a, g)]
         return len(plain[0]) == len(plain[1]) and all(same(x, y) for x, y in zip(*plain))
     # One thing for a set of one; and "1/2 or 0.5" is one answer, said twice.
     if "set" in (a[0], g[0]) or a[0] == "list":
-        many = a if a[0] in ("set", "list") else g
-        many = _distinct(many)[1]
-        if len(many) == 1:
+        many = (a if a[0] in ("set", "list") else g)[1]
+        if many and all(same(item, many[0]) for item in many[1:]):
             return same(many[0], g) if a[0] in ("set", "list") else same(a, many[0])
     return False
 
@@ -654,6 +749,8 @@ def _match(left, right, equal):
 
 
 def _distinct(node):
+    if len(node[1]) > 50:       # _match will not have it
+        return node
     kept = []
     for item in node[1]:
         if not any(same(item, other) for other in kept):
@@ -701,7 +798,24 @@ def _proportional(left, right, positive=False):
     return all(r.is_number and abs(r - ratios[0]) <= abs(ratios[0]) * 1e-20 for r in ratios) and ratios[0] != 0 and (not positive or ratios[0] > 0)
 
 
+def _same_time(a, g):
+    """3:30 p.m. is 3:30, and 15:30; it is not 3:30 a.m."""
+    clocks = []
+    for node in (a, g):
+        if node[0] == "time":
+            clocks.append(({(node[1], node[2]), (node[1] % 12 + 12 * (node[3] == "p"), node[2])}, node[3]))
+        else:
+            parts = node[1] if node[0] == "ratio" else [node[1], "00"] if node[0] == "value" else [""]
+            if len(parts) != 2 or not all(re.fullmatch(r"\d{1,2}", part) for part in parts):
+                return False
+            clocks.append(({(int(parts[0]), int(parts[1]))}, None))
+    (one, half), (other, other_half) = clocks
+    return bool(one & other) and (half == other_half or None in (half, other_half))
+
+
 def _same_ratio(a, g):
+    if any(re.fullmatch(r"0\d", part) for node in (a, g) if node[0] == "ratio" for part in node[1]):      # 9:05 is a time
+        return a == g or a[0] == g[0] == "ratio" and [re.sub("^0", "", a[1][0])] + a[1][1:] == [re.sub("^0", "", g[1][0])] + g[1][1:]
     sides = []
     for node in (a, g):
         if node[0] == "ratio":
@@ -747,6 +861,7 @@ BARE_UNITS = "km|cm|mm|kg|mg|mL|ml|ft|yd|mi|min|sec|hr|mph|Hz|kW|lb|oz|rad|deg"
 NO_UNIT = set("is are was not or and maybe but if then else ignore previous all instructions because correct wrong right answer reward true false the a an to "
               "be can could should would possibly probably perhaps otherwise either neither unless except plus minus times divided squared cubed "
               "at most least than more less about approximately around nearly roughly almost over under up only exactly incorrect false no none any every some "
+              "etc vs versus other others something anything everything nothing whatever unknown undefined infinite "
               "thousand million billion trillion hundred dozen half third quarter score grade".split())
 
 
@@ -755,7 +870,7 @@ def _unit(text):
     words, rest = [], text
     if len(text) > 200:
         return text, None
-    money = re.match(r"(-?) ?(?:\\text\{ ?(dollar|euro|pound) ?\}|\$) ?(?=[-\d.\\(])", rest)
+    money = re.match(r"(-?) ?(?:\\text\{ ?(dollar|euro|pound|USD) ?\}|\$|USD(?= )) ?(?=[-\d.\\(])", rest)
     if money:
         words.append(money[2] if money[2] != "pound" else "sterling")
         rest = money[1] + rest[money.end():]
@@ -815,7 +930,7 @@ def _words(text):
     """A text answer in lower case without quotes and punctuation, or None if it is no text."""
     wrapped = "\\text" in text
     plain = re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text)
-    if re.search(r"[\\^_=<>{}+*/]", plain) or not re.search(r"[^\W\d]", plain):
+    if re.search(r"[\\^_=<>{}+*/?]", plain) or not re.search(r"[^\W\d]", plain):
         return None
     if not wrapped and not re.search(r"[^\W\d_]{2,}", plain) or re.search(r"\d", plain) and not re.search(r"[^\W\d]{2}", plain):
         return None
@@ -858,6 +973,8 @@ def same_value(a, g, strict=True):
     one, other = _words(a), _words(g)
     if one and other and not re.search(r"\d", one + other):
         return one == other or re.sub(r"^(?:the|a|an) ", "", one) == re.sub(r"^(?:the|a|an) ", "", other)
+    if re.search(r"\d ?\\frac", g):            # 2 + 1/2 says the mixed number
+        a = re.sub(r"^(\d+) ?\+ ?(?=\\frac ?\{\d+\} ?\{\d+\}$)", r"\1 ", a)
     a, g = (str(NUMBER_WORDS[w]) if w in NUMBER_WORDS else text for w, text in ((one, a), (other, g)))
 
     a, a_percent = _percent(a)
@@ -874,6 +991,8 @@ def same_value(a, g, strict=True):
         a, g = (rf"({text})\cdot\frac{{\pi}}{{180}}" if unit else text for text, unit in ((a, a_unit), (g, g_unit)))
         strict = False
     left, right = exact(a), exact(g)
+    if strict and any(pattern.search(a) and not pattern.search(g) for pattern in (UNFINISHED["tower"], re.compile(r"^[-+] ?\( ?[-+]"))):
+        return False
     if left and right:
         (left, left_digits), (right, right_digits) = left, right
         left, right = left * scale[0], right * scale[1]
@@ -950,6 +1069,13 @@ def _quotient(text):
 
 def _power(text):
     value, places, rest = _atom(text)
+    nested = re.match(r" ?\^ ?\{(?=[^{}]*\^)", rest)
+    if nested:                                              # 2^{2^3}
+        end = _closing_brace(rest, nested.end() - 1)
+        inner = _signed(rest[nested.end():end]) if end else (0, 0, "?")
+        if inner[2].strip() or inner[0].denominator != 1 or abs(inner[0]) >= 1_000_000:
+            raise ValueError
+        rest = f"^{{{inner[0]}}}" + rest[end + 1:]
     exponent = re.match(r" ?\^ ?(?:\{ ?([+-]?\d{1,6}) ?\}|\(([+-]?\d{1,6})\)|([+-]?\d{1,6}))(?!\d)", rest)
     if exponent and not rest[exponent.end():].lstrip().startswith("^"):
         exponent, rest = int(exponent[1] or exponent[2] or exponent[3]), rest[exponent.end():]
@@ -1006,7 +1132,7 @@ UNFINISHED = {
     "sum": re.compile(r"(?<=[\w)}\]!#]) ?[+-](?! ?\\infty)"),
     "product": re.compile(r"(?<=[\d})!]) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)|# ?(?:\\cdot|\\times|\*)? ?#|\) ?\(|\d ?\("),
     "division": re.compile(r"\\div(?![A-Za-z])"),
-    "tower": re.compile(r"\^ ?(?:\{[^{}]*|\(?[\d.]+\)? ?)\^"),
+    "tower": re.compile(r"\^ ?(?:\{[^{}]*|[\d.]+ ?|\([\d.]+\) ?)\^"),
     "function": re.compile(r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg|operatorname|bmod|pmod|mod)(?![A-Za-z])"),
     "logarithm": re.compile(r"\\(?:ln|log|lg)(?![A-Za-z])"),
     "sum sign": re.compile(r"\\(?:sum|prod|int|iint|oint|lim|sup|inf)(?![A-Za-z])"),
@@ -1016,7 +1142,8 @@ UNFINISHED = {
 
 
 # Numbers that no one has worked out: exponents of six digits, towers of numbers, factorials of factorials or of large numbers.
-HUGE = re.compile(r"\^ ?[{(]* ?-?\d{6}|\^ ?[{(]* ?\d+ ?[})]* ?\^ ?[{(]* ?\d|\d{5} ?[)}]* ?!|! ?\)? ?!|\\binom ?\{ ?\d{5}|\^ ?[{(]+[^a-z]*\d\^[^a-z]*\^")
+HUGE = re.compile(r"\^ ?[{(]* ?-?\d{6}|\^ ?(?:\d+|\{ ?\d+ ?\}|\( ?\d+ ?\)|[{(]+ ?\d+ ?\)?) ?\^ ?[{(]* ?\d|\d{5} ?[)}]* ?!|! ?\)? ?!|\\binom ?\{ ?\d{5}|\^ ?[{(]+[^a-z]*\d\^[^a-z]*\^")
+ROOT = re.compile(r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}|\(?\d+\)? ?\^ ?\{? ?(?:\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+|0?\.\d+) ?\}?")
 UNTYPICAL = re.compile(r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let|newcommand|href|tag|label|verb|begin|end)(?![A-Za-z])")
 
 
@@ -1026,22 +1153,29 @@ def _same_expression(a, g, a_exact, g_exact, strict):
         return False
     if re.fullmatch(r"[A-Za-z]", a) and re.fullmatch(r"[A-Za-z]", g):
         return a == g
-    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{(?! ?degree ?\})[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]")):
-        return False            # words, primes, derivatives and double signs that the gold answer has not
+    if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in (r"\\text ?\{(?! ?degree ?\})[^{}]*\}", "'", r"\\frac ?\{ ?d ?\}", r"[-+] ?[-+]", r"[\d})] ?_", "mod")):
+        return False            # words, primes, derivatives, double signs, subscripts of numbers and moduli that the gold answer has not
     if UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
         return False
     if strict and not re.search(r"[A-Za-z]", _bare(g)):
-        one, other = (re.sub(r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}", "#", text) for text in (a, g))          # a root times a number is fine
+        # a root times a number is fine, and so is a number times a sum where the gold answer is a sum
+        one, other = (ROOT.sub("#", text) for text in (a, g))
+        if not g_exact and UNFINISHED["sum"].search(other):
+            one = re.sub(r"(?<=[\d}]) ?(?:\\cdot ?|\\times ?|\* ?)?(?=\([^()]*[+-][^()]*\))", ",", one)
         if any(pattern.search(one) and not pattern.search(other) for pattern in UNFINISHED.values()):
             return False
         # a root of a perfect square (or cube) that the gold answer has worked out
-        if g_exact and g_exact[1] < 6 and "\\sqrt" in a:
+        if g_exact and g_exact[1] < 6 and ("\\sqrt" in a or ROOT.search(a)):
             return False
     if HUGE.search(a) or HUGE.search(g):
         return False
     left, right = symbolic(a), symbolic(g)
     if left is None or right is None:
         return False
+    from sympy import Expr, I, Symbol
+    i = Symbol("i", real=True)
+    if isinstance(left, Expr) and isinstance(right, Expr) and right.has(i) and not UNFINISHED["sum sign"].search(g):
+        left, right = left.xreplace({i: I}), right.xreplace({i: I})
     return _equal(left, right, a_exact, g_exact)
 
 
@@ -1051,9 +1185,15 @@ def symbolic(text):
     text = re.sub(r"(?<![\d.^_])(\d*)\.(\d+)(?!\d*\.)", lambda m: rf"\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}", text)
     text = re.sub(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)? ?)[({]? ?([\d{}\\frac]+) ?\\text ?\{ ?degree ?\} ?[)}]?", r"\1{(\2\\cdot\\frac{\\pi}{180})}", text)
     text = re.sub(r"\\text ?\{ ?degree ?\}", "", text)
+    text = re.sub(r"(?<![A-Za-z\\])([A-Za-z]) (?=[A-Za-z](?![A-Za-z]))", r"\1\\cdot ", text)
     text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)           # the parser trips over some blanks
     parsed = parse("$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
-    return parsed[0] if parsed and not isinstance(parsed[0], str) else None
+    if not parsed or isinstance(parsed[0], str):
+        return None
+    # The parser knows more about some symbols than about others; here one letter is one symbol.
+    from sympy import Basic, Symbol
+    names = {s: Symbol(s.name, real=True) for s in parsed[0].free_symbols} if isinstance(parsed[0], Basic) else {}
+    return parsed[0].xreplace({s: t for s, t in names.items() if s != t}) if names else parsed[0]
 
 
 def _points(symbols):
