@@ -153,6 +153,31 @@ def test_from_threads():
     assert rewards == [1.0] * 8
 
 
+def test_workers_are_handed_out_in_the_order_of_asking(monkeypatch):
+    turns, got = verify._Turns(["worker"]), []
+    assert turns.get() == "worker"
+
+    def ask(number):
+        worker = turns.get()
+        got.append(number)
+        turns.put(worker)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        while len(turns._waiting) < number:
+            time.sleep(0.001)
+    turns.put("worker")
+    [thread.join() for thread in threads]
+    assert got == [0, 1, 2, 3, 4] and turns.queue == ["worker"]
+    # Who has waited long enough gets a worker more, and there are no more than before when all is done.
+    monkeypatch.setattr(verify, "WAIT_SECONDS", 0.05)
+    assert turns.get() == "worker" and turns.get() is None
+    turns.put(None)
+    turns.put("worker")
+    assert turns.queue == ["worker"]
+
+
 def test_from_a_forked_child():
     verify.math_reward(r"\boxed{\frac{3}{6}}", r"\frac12")
     pid = os.fork()
@@ -311,6 +336,14 @@ def test_malformed_tests_are_a_bad_row(row):
 def test_load_tests_takes_its_own_result():
     tests = verify.load_tests({"inputs": ["1\n"], "outputs": ["1\n"], "time_limit": 2.0, "memory_limit": 256})
     assert verify.load_tests(tests) == tests and tests["seconds"] == 2.0 and tests["memory"] == 256
+
+
+def test_limits_as_data_sets_have_them():
+    row = {"examples": [{"input": "1\n", "output": "1\n"}], "time_limit": 2.0, "memory_limit": 256.0}         # Codeforces
+    tests = verify.load_tests(row)
+    assert tests["seconds"] == 2 and tests["memory"] == 256 and isinstance(tests["memory"], int)
+    assert verify.load_tests({**row, "time_limit": "1.5 seconds", "memory_limit": "64 megabytes"}) == {**tests, "seconds": 1.5, "memory": 64}
+    assert verify.load_tests({**row, "memory_limit": 268435456})["memory"] == verify.MAX_MEMORY          # bytes: no licence to take it all
 
 
 def test_own_problems(code):

@@ -1142,7 +1142,7 @@ def last_program(response):
         mark = line.strip()
         if block is None:
             fence = re.match(r"(\s*(?:(?:[>*-]|\d+[.)]) )?\s*)(`{3,}|~{3,})\s*([\w+-]*)", line)
-            if fence and "`" not in mark[len(fence[2]):]:
+            if fence and "`" not in line[fence.end(2):]:
                 block, ticks, indent = [], fence[2], len(fence[1].expandtabs())
                 python = fence[3].lower() in ("python", "py", "python3")
         elif mark.startswith(ticks) and not mark.strip(ticks[0]) and not (len(line) - len(line.lstrip()) > indent + 3 and _in_docstring(block)):
@@ -2322,6 +2322,16 @@ def _whole_program(program, tests):
     return whole if len(whole.encode()) <= MAX_PROGRAM + 20_000 else program
 
 
+def _prompt_helpers(tests):
+    """What the prompt defines besides the function in question: the tests use it as it is there, whatever the program makes of it."""
+    scope = {"__name__": "prompt"}
+    try:
+        exec(compile(tests["prompt"] if tests.get("entry") else "", "prompt", "exec", dont_inherit=True), scope)
+    except Exception:                   # a prompt in words
+        return {}
+    return {name: value for name, value in scope.items() if name != tests["entry"] and not name.startswith("__")}
+
+
 def _settle_before_statements(tree):
     """Put a call of _settle (_Candidate.settle) before every statement of the tests."""
     for node in list(ast.walk(tree)):
@@ -2357,19 +2367,23 @@ def _judge_assertions(box, program, tests):
             bound, read = _bound_and_free([setup, *parts])
             entry = tests.get("entry")
             mine = {name for name in read - bound if not hasattr(builtins, name)}
-            if entry or not any(candidate.names.get(name) == "function" for name in mine):
+            if entry or not any(name in candidate.names for name in mine):
                 name = _shadowed(parts, candidate.names, entry)
                 mine |= {name} if name and name not in bound else set()
+            helpers = _prompt_helpers(tests)
+            modules = {node.value.id for tree in (setup, *parts) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
             for name in sorted(mine):
                 kind = candidate.names.get(name)
-                if name in candidate.exceptions:
+                if name in helpers:
+                    scope[name] = helpers[name]
+                elif name in modules and name in sys.stdlib_module_names and not name.startswith("_"):
+                    scope[name] = __import__(name)                    # MBPP's tests use math without importing it: ours, not the candidate's
+                elif name in candidate.exceptions:
                     scope[name] = candidate.exceptions[name]
                 elif kind in ("function", "class"):
                     scope[name] = _Thing(candidate, name)
                 elif kind == "data":
                     scope[name] = candidate.ask("name", name)
-                elif name in sys.stdlib_module_names and not name.startswith("_") and not tests.get("check"):
-                    scope[name] = __import__(name)                    # MBPP's tests use math without importing it
             function = scope.get(entry)
             if entry and function is None:
                 if candidate.names.get("Solution") == "class":
