@@ -380,6 +380,6 @@ def test_command_line(tmp_path):
     file.write_text("\n".join(map(json.dumps, items)) + "\nnot json\n")
     done = subprocess.run([sys.executable, HERE / "verify.py", file], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert f"accuracy {1 + (LEVEL != 'limits')}/{len(items) + 1}" in done.stdout and "items/s" in done.stdout and "time-outs 0" in done.stdout
+    assert f"accuracy {1 + (LEVEL != 'limits')}/{len(items) + 1}" in done.stdout and "items/s" in done.stdout and "bad rows 3   time-outs 0" in done.stdout
     for words in ("row 2: '3' is not '4'", "row 3: no final answer", "row 4: bad row", "row 5: bad row", f"row {len(items) + 1}: bad row"):
         assert words in done.stdout

@@ -2823,7 +2823,7 @@ def main():
     options = parser.parse_args()
 
     rows, verdicts, jobs = [], {}, {"math": [], "code": []}
-    with open(options.file, encoding="utf-8") as file:
+    with open(options.file, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -2859,8 +2859,8 @@ def main():
         print(f"row {number}: {verdicts[number][1]}")
     if len(failed) > options.show:
         print(f"... and {len(failed) - options.show} more")
-    right = len(rows) - len(failed)
-    print(f"accuracy {right}/{len(rows)} = {right / max(1, len(rows)):.3f}   time-outs {timeouts}   "
+    right, bad = len(rows) - len(failed), sum(why.startswith("bad row") for _, why in verdicts.values())
+    print(f"accuracy {right}/{len(rows)} = {right / max(1, len(rows)):.3f}   bad rows {bad}   time-outs {timeouts}   "
           f"{len(rows) / max(seconds, 1e-9):.1f} items/s   {seconds:.1f} s")
 
 
