@@ -156,6 +156,31 @@ def test_from_threads():
     assert rewards == [1.0] * 8
 
 
+def test_workers_are_handed_out_in_the_order_of_asking(monkeypatch):
+    turns, got = verify._Turns(["worker"]), []
+    assert turns.get() == "worker"
+
+    def ask(number):
+        worker = turns.get()
+        got.append(number)
+        turns.put(worker)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(5)]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        while len(turns._waiting) < number:
+            time.sleep(0.001)
+    turns.put("worker")
+    [thread.join() for thread in threads]
+    assert got == [0, 1, 2, 3, 4] and turns.queue == ["worker"]
+    # Who has waited long enough gets a worker more, and there are no more than before when all is done.
+    monkeypatch.setattr(verify, "WAIT_SECONDS", 0.05)
+    assert turns.get() == "worker" and turns.get() is None
+    turns.put(None)
+    turns.put("worker")
+    assert turns.queue == ["worker"]
+
+
 def test_from_a_forked_child():
     verify.math_reward(r"\boxed{\frac{3}{6}}", r"\frac12")
     pid = os.fork()
@@ -316,6 +341,14 @@ def test_load_tests_takes_its_own_result():
     assert verify.load_tests(tests) == tests and tests["seconds"] == 2.0 and tests["memory"] == 256
 
 
+def test_limits_as_data_sets_have_them():
+    row = {"examples": [{"input": "1\n", "output": "1\n"}], "time_limit": 2.0, "memory_limit": 256.0}         # Codeforces
+    tests = verify.load_tests(row)
+    assert tests["seconds"] == 2 and tests["memory"] == 256 and isinstance(tests["memory"], int)
+    assert verify.load_tests({**row, "time_limit": "1.5 seconds", "memory_limit": "64 megabytes"}) == {**tests, "seconds": 1.5, "memory": 64}
+    assert verify.load_tests({**row, "memory_limit": 268435456})["memory"] == verify.MAX_MEMORY          # bytes: no licence to take it all
+
+
 def test_own_problems(code):
     problems = rows("problems/code.jsonl")
     assert len(problems) >= 30
@@ -350,6 +383,6 @@ def test_command_line(tmp_path):
     file.write_text("\n".join(map(json.dumps, items)) + "\nnot json\n")
     done = subprocess.run([sys.executable, HERE / "verify.py", file], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert f"accuracy {1 + (LEVEL != 'limits')}/{len(items) + 1}" in done.stdout and "items/s" in done.stdout and "time-outs 0" in done.stdout
+    assert f"accuracy {1 + (LEVEL != 'limits')}/{len(items) + 1}" in done.stdout and "items/s" in done.stdout and "bad rows 3   time-outs 0" in done.stdout
     for words in ("row 2: '3' is not '4'", "row 3: no final answer", "row 4: bad row", "row 5: bad row", f"row {len(items) + 1}: bad row"):
         assert words in done.stdout

@@ -17,6 +17,7 @@ import atexit
 import builtins
 import ctypes
 import errno
+import fcntl
 import importlib.util
 import json
 import math
@@ -1262,8 +1263,10 @@ def _approximates(left, left_literal, right, right_literal):
 # ---------------------------------------------------------------------------------------------------------------------
 
 CODE_SECONDS = 60               # one item, all its tests
+WAIT_SECONDS = 10               # for an idle worker; then another one is started
 TEST_SECONDS = 5                # CPU seconds of one stdin test, or of all calls of a function item; twice that and 2 by the wall clock
 PROGRAM_MEMORY = 1024           # MiB resident
+MAX_MEMORY = 4096               # MiB: no row may ask for more
 MAX_PROGRAM = 100_000           # bytes of source
 MAX_OUTPUT = 1 << 20            # bytes of output beyond twice the expected output
 MAX_REPLY = 16 << 20            # bytes of one value from the candidate
@@ -1275,18 +1278,18 @@ def last_program(response):
     if not isinstance(response, str):
         return None
     program, block = None, None
-    for line in response.splitlines():
+    for line in re.split(r"\r\n|\n|\r", response):            # not splitlines: a form feed or U+2028 in a string ends no line
         mark = line.strip()
         if block is None:
-            fence = re.match(r"(\s*(?:[>*-] )?\s*)(`{3,}|~{3,})\s*([\w+-]*)", line)
-            if fence and "`" not in mark[len(fence[2]):]:
+            fence = re.match(r"(\s*(?:(?:[>*-]|\d+[.)]) )?\s*)(`{3,}|~{3,})\s*([\w+-]*)", line)
+            if fence and "`" not in line[fence.end(2):]:
                 block, ticks, indent = [], fence[2], len(fence[1].expandtabs())
                 python = fence[3].lower() in ("python", "py", "python3")
-        elif mark.startswith(ticks) and not mark.strip(ticks[0]):
+        elif mark.startswith(ticks) and not mark.strip(ticks[0]) and not (len(line) - len(line.lstrip()) > indent + 3 and _in_docstring(block)):
             if python:
                 program = "\n".join(block) + "\n"
             block = None
-        elif mark.endswith(ticks) and "`" not in mark[:-len(ticks)] and "~" not in mark:       # the fence stuck to the last line
+        elif mark.endswith(ticks) and mark.strip(ticks[0]) and "`" not in mark[:-len(ticks)] and "~" not in mark:       # the fence stuck to the last line
             block.append(line.rstrip()[:-len(ticks)])
             if python:
                 program = "\n".join(block) + "\n"
@@ -1299,18 +1302,23 @@ def last_program(response):
     return program
 
 
+def _in_docstring(lines):
+    """Whether a triple-quoted string is open after these lines."""
+    return any(sum(line.count(quotes) for line in lines) % 2 for quotes in ('"""', "'''"))
+
+
 def load_tests(row):
     """The tests of a row in one form; ValueError, saying what is wrong, if there are none or they are malformed.
 
     Takes a dict (or its JSON) with `inputs` and `outputs`, or with `test_list`, or with `test` and `entry_point`, or with a
     list of {input, output} under `tests`, `test_cases`, `official_tests`, `public_tests` or `examples`; or such a list
-    itself, or a list of assertions. Optional: time_limit (CPU seconds), memory_limit (MiB), test_setup_code, test_imports, prompt.
+    itself, or a list of assertions, or one text of them. Optional: time_limit (CPU seconds), memory_limit (MiB), test_setup_code, test_imports, prompt.
     """
     if isinstance(row, (str, bytes)):
         try:
             row = json.loads(row)
         except (ValueError, RecursionError):
-            raise ValueError("tests are a string, but not JSON") from None
+            row = {"test": row}
     if isinstance(row, dict) and row.get("kind") in ("stdin", "assert") and "seconds" in row:
         return row
     if isinstance(row, (list, tuple)):
@@ -1318,7 +1326,7 @@ def load_tests(row):
     if not isinstance(row, dict):
         raise ValueError(f"tests are {type(row).__name__}, not a dict or a list")
 
-    tests = {"seconds": _limit(row, "time_limit", TEST_SECONDS), "memory": _limit(row, "memory_limit", PROGRAM_MEMORY)}
+    tests = {"seconds": _limit(row, "time_limit", TEST_SECONDS), "memory": min(math.ceil(_limit(row, "memory_limit", PROGRAM_MEMORY)), MAX_MEMORY)}
     if row.get("test_list") is not None:
         return {**tests, "kind": "assert", **_load_assertions(row)}
     if row.get("test") is not None and not isinstance(row["test"], (dict, list)):
@@ -1340,7 +1348,7 @@ def load_tests(row):
             try:
                 inner = json.loads(inner)
             except (ValueError, RecursionError):
-                raise ValueError(f"{name} is a string, but not JSON") from None
+                return load_tests({**{k: v for k, v in row.items() if k != name}, "test": inner})
         if isinstance(inner, dict):
             return load_tests({"time_limit": row.get("time_limit"), "memory_limit": row.get("memory_limit"), "prompt": row.get("prompt"), **inner})
         if not isinstance(inner, (list, tuple)) or not inner:
@@ -1363,6 +1371,8 @@ def _limit(row, name, default):
     value = row.get(name)
     if value is None:
         return default
+    if isinstance(value, str) and (number := re.fullmatch(r" *(\d+\.?\d*) *(?:s|seconds?|MB|MiB|megabytes)? *", value)):
+        value = float(number[1])
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ValueError(f"{name} is {str(value)[:40]!r}, not a positive number")
     return value
@@ -1394,6 +1404,10 @@ def _parse_tests(code, what):
     return tree
 
 
+def _asserts(node):
+    return isinstance(node, ast.Assert) or isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("assert")
+
+
 def _text_or_lines(value, name):
     if value is None:
         return ""
@@ -1407,14 +1421,17 @@ def _text_or_lines(value, name):
 def _load_assertions(row):
     assertions = row["test_list"]
     if isinstance(assertions, str):
-        assertions = [assertions]
+        try:
+            assertions = json.loads(assertions)
+        except (ValueError, RecursionError):
+            assertions = [assertions]
     if not isinstance(assertions, (list, tuple)) or not assertions:
         raise ValueError("test_list is empty or no list")
     for test in assertions:
         if not isinstance(test, str):
             raise ValueError(f"a test in test_list is {type(test).__name__}, not text")
         tree = _parse_tests(test, "a test in test_list")
-        if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
+        if not any(map(_asserts, ast.walk(tree))):
             raise ValueError(f"a test in test_list asserts nothing: {test[:80]!r}")
         if not any(isinstance(node, ast.Call) for node in ast.walk(tree)):
             raise ValueError(f"a test in test_list calls nothing: {test[:80]!r}")
@@ -1434,7 +1451,7 @@ def _load_check(row):
         raise ValueError(f"entry_point is {str(entry)[:40]!r}, not the name of a function")
     tree = _parse_tests(code, "test")
     checks = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"]
-    asserting = [node for node in ast.walk(checks[-1] if checks else tree) if isinstance(node, (ast.Assert, ast.Raise))]
+    asserting = [node for node in ast.walk(checks[-1] if checks else tree) if _asserts(node) or isinstance(node, ast.Raise)]
     helpers = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and any(isinstance(n, (ast.Assert, ast.Raise)) for n in ast.walk(node))]
     if not asserting and not (checks and helpers and any(isinstance(node, ast.Call) for node in ast.walk(checks[-1]))):
         raise ValueError("test asserts nothing")
@@ -1473,7 +1490,7 @@ def _prepare_code(response, tests):
 def code_reward(response, tests, unsafe=False):
     """1.0 if the last ```python block of `response` passes every test (see load_tests), else 0.0.
 
-    Any thread, no exception, CODE_SECONDS at most (and a few to start the worker). Malformed tests are a 0.0, and so is
+    Any thread, no exception, CODE_SECONDS at most (and a few to start the worker, WAIT_SECONDS where all are busy). Malformed tests are a 0.0, and so is
     everything on a host that cannot isolate programs, unless `unsafe`; then it says so once on standard error.
     """
     try:
@@ -1536,12 +1553,14 @@ def encode(value, keep, depth=0):
         return {"D": str(value)}
     if name == "collections.deque":
         return {"e": many(value)}
+    if name in ("builtins.dict_keys", "builtins.dict_values", "builtins.dict_items"):
+        return {"v": [name[14:], many(value)]}
     if kind.__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
         return encode(value.item(), keep, depth + 1)
     # Subclasses (Counter, defaultdict, a named tuple, an IntEnum, a str of one's own) travel as what they extend.
-    for base in (int, float, str, bytes, complex):
+    for base, plain in ((int, int.__pos__), (float, float.__pos__), (str, str.__str__), (bytes, lambda value: bytes.__add__(value, b"")), (complex, complex.__pos__)):
         if isinstance(value, base):
-            return encode(base.__new__(base, value) if base is not str else str.__str__(value), keep, depth + 1)
+            return encode(plain(value), keep, depth + 1)
     if isinstance(value, dict):
         return {"d": [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in dict.items(value)]}
     for tag, base in (("l", list), ("t", tuple), ("s", set), ("z", frozenset)):
@@ -1579,6 +1598,9 @@ def decode(data, find):
     if tag == "e":
         import collections
         return collections.deque(many(value))
+    if tag == "v":
+        items = [decode(item, find) for item in value[1]]
+        return dict(items).items() if value[0] == "items" else dict.fromkeys(items).keys() if value[0] == "keys" else dict(enumerate(items)).values()
     return find(tag, value)
 """
 RUN_CALLS = RUN_PROGRAM.replace("NAME", "'solution'") + CODEC + r"""
@@ -1649,9 +1671,12 @@ def answer(ask):
         args, kw = decode(ask["args"], find), decode(ask["kw"], find)
         value = target(*args, **kw)
         reply = {"value": encode(value, keep)}
-        if value is None:
-            # A function that returns nothing may have changed its arguments: that is its result.
-            reply["args"], reply["kw"] = encode(args, keep), encode(kw, keep)
+        try:
+            after = encode(args, keep), encode(kw, keep)
+        except ValueError:
+            return reply
+        if after != (ask["args"], ask["kw"]):           # it changed its arguments
+            reply["args"], reply["kw"] = after
         return reply
     args = decode(ask["args"], find)
     if op == "get":
@@ -1751,6 +1776,7 @@ REFUSED = {"fork": (57, None), "vfork": (58, None), "socket": (41, 198), "connec
            "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None),
            "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
            "fremovexattr": (199, 16), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "truncate": (76, 45)}
+FATAL = ("fork", "vfork", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "ptrace")         # not merely refused: no use but a hostile one
 MACHINES = {"x86_64": (0, 0xC000003E, {"clone": 56, "kill": 62, "tgkill": 234, "prlimit64": 302, "clone3": 435, "fcntl": 72, "ioctl": 16}),
             "aarch64": (1, 0xC00000B7, {"clone": 220, "kill": 129, "tgkill": 131, "prlimit64": 261, "clone3": 435, "fcntl": 25, "ioctl": 29})}
 
@@ -1763,13 +1789,13 @@ def _refuse_system_calls():
     code = [(load, 0, 0, 4), (equal, 1, 0, architecture), (ret, 0, 0, kill), (load, 0, 0, 0)]
     if column == 0:
         code += [(at_least, 0, 1, 0x40000000), (ret, 0, 0, kill)]              # the x32 numbers would slip past
-    for pair in REFUSED.values():
+    for name, pair in REFUSED.items():
         if pair[column] is not None:
-            code += [(equal, 0, 1, pair[column]), (ret, 0, 0, deny(errno.EPERM))]
+            code += [(equal, 0, 1, pair[column]), (ret, 0, 0, kill if name in FATAL else deny(errno.EPERM))]
     code += [(equal, 0, 1, numbers["clone3"]), (ret, 0, 0, deny(errno.ENOSYS))]                        # libc then uses clone
-    code += [(equal, 0, 3, numbers["clone"]), (load, 0, 0, 16), (any_bit, 1, 0, 0x10000), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]    # CLONE_THREAD
+    code += [(equal, 0, 3, numbers["clone"]), (load, 0, 0, 16), (any_bit, 1, 0, 0x10000), (ret, 0, 0, kill), (load, 0, 0, 0)]    # CLONE_THREAD
     for name in ("kill", "tgkill"):                                                            # to oneself only
-        code += [(equal, 0, 3, numbers[name]), (load, 0, 0, 16), (equal, 1, 0, os.getpid()), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
+        code += [(equal, 0, 3, numbers[name]), (load, 0, 0, 16), (equal, 1, 0, os.getpid()), (ret, 0, 0, kill), (load, 0, 0, 0)]
     code += [(equal, 0, 3, numbers["prlimit64"]), (load, 0, 0, 16), (equal, 1, 0, 0), (ret, 0, 0, deny(errno.EPERM)), (load, 0, 0, 0)]
     # F_SETOWN, F_SETSIG, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP, TIOCSTI: signals and keystrokes for others, by way of a descriptor
     for name, (a, b, c) in (("fcntl", (8, 10, 15)), ("ioctl", (0x8901, 0x8902, 0x5412))):
@@ -1910,6 +1936,17 @@ def _enter_namespaces():
     return proc, two_users
 
 
+def _file_of(data):
+    """A descriptor of a file in memory that holds the data and cannot be changed."""
+    fd = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    data = memoryview(data)
+    while data:
+        data = data[os.write(fd, data):]
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
+    return fd
+
+
 class Sandbox:
     """A code worker's means of starting a locked-away candidate. Made once per worker, before it reads its first item."""
 
@@ -1925,19 +1962,31 @@ class Sandbox:
         if level == "limits":
             atexit.register(lambda: os.rmdir(self.empty))
 
-    def start(self, boot, program, seconds, memory):
-        """Start a candidate. (pid, its standard input, its standard output); it is killed when the calling process ends."""
+    def start(self, boot, program, seconds, memory, given=None):
+        """Start a candidate. (pid, its standard output), or with no input given (pid, its standard input, its standard output).
+
+        The input is a file, as on Codeforces, where programs ask for its size. The candidate is killed when the calling process ends.
+        """
         arguments = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", boot.replace("PACKAGES", repr(self.packages)), program]
-        ours_in, ours_out, go = os.pipe(), os.pipe(), os.pipe()
+        ours_in, ours_out, go = os.pipe() if given is None else (_file_of(given),), os.pipe(), os.pipe()
         if self.level == "namespaces":
             _call("unshare", CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             try:
                 os.close(go[1])
-                os.close(ours_in[1])
+                if given is None:
+                    os.close(ours_in[1])
                 os.close(ours_out[0])
-                self._become(ours_in[0], ours_out[1], go[0], seconds, memory)
+                _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                if os.read(go[0], 1) != b"+":                        # the judge died before the line above
+                    os._exit(127)
+                if self.level == "namespaces" and (inner := os.fork()):
+                    # This is process 1 of the namespace, which no signal from inside can kill. So the program is process 2.
+                    os.closerange(0, 1024)
+                    status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+                    os._exit(status if status >= 0 else 128 - status)
+                self._become(ours_in[0], ours_out[1], seconds, memory)
                 os.execve(self.python, arguments, {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HOME": "/tmp", "LANG": "C.UTF-8"})
             except BaseException as error:
                 os.write(1, f"sandbox: {error}".encode())
@@ -1949,19 +1998,19 @@ class Sandbox:
             os.close(fd)
         os.write(go[1], b"+")
         os.close(go[1])
-        os.set_blocking(ours_in[1], False)
         os.set_blocking(ours_out[0], False)
+        if given is not None:
+            return pid, ours_out[0]
+        os.set_blocking(ours_in[1], False)
         return pid, ours_in[1], ours_out[0]
 
-    def _become(self, stdin, stdout, go, seconds, memory):
+    def _become(self, stdin, stdout, seconds, memory):
         """In the child: give up everything, in an order that works."""
         os.setsid()
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.read(go, 1) != b"+":                                   # the judge died before the line above
-            os._exit(127)
         os.closerange(3, 1024)
         if self.level == "namespaces":
             _call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
@@ -2071,7 +2120,7 @@ def _judge_stdin(box, program, tests):
             return False, where + f"time limit ({tests['seconds']} CPU seconds)", True
         if printed is None:
             return False, where + "too much output", False
-        if resident > tests["memory"]:
+        if _too_large(resident, tests):
             return False, where + f"memory limit ({tests['memory']} MiB)", False
         if status != 0:
             return False, where + (f"exit status {status}" if status > 0 else f"killed by signal {-status}"), False
@@ -2079,6 +2128,11 @@ def _judge_stdin(box, program, tests):
         if printed != expected:
             return False, where + f"printed {printed[:60]!r}, expected {expected[:60]!r}", False
     return True, f"passed {len(tests['cases'])} tests", False
+
+
+def _too_large(resident, tests):
+    # What the kernel reports for a process includes what its parent, the judge, held when it was started.
+    return resident > max(tests["memory"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + 8)
 
 
 def _lines(text):
@@ -2089,35 +2143,22 @@ def _lines(text):
 def _run_once(box, program, given, most, tests):
     """(output or None if it was too much, exit status, CPU seconds, MiB resident, whether it ran past the wall clock)."""
     clock = _Clock(2 * tests["seconds"] + 2)
-    pid, to, back = box.start(RUN_STDIN, program, tests["seconds"], tests["memory"])
-    printed, unsent, late = bytearray(), memoryview(given), False
-    open_, ended = {back, to}, False
+    pid, back = box.start(RUN_STDIN, program, tests["seconds"], tests["memory"], given)
+    printed, late, ended = bytearray(), False, False
+    poll = select.poll()
+    poll.register(back, select.POLLIN)
     try:
-        while back in open_:
-            poll = select.poll()
-            poll.register(back, select.POLLIN)
-            if to in open_ and not unsent:
-                os.close(to)
-                open_.discard(to)
-            elif to in open_:
-                poll.register(to, select.POLLOUT)
-            ready = clock.poll(poll)
-            if not ready:
+        while True:
+            if not clock.poll(poll):
                 late = True
                 break
-            if to in ready:
-                try:
-                    unsent = unsent[os.write(to, unsent[:65536]):]
-                except BrokenPipeError:             # it does not read to the end: no fault
-                    unsent = unsent[:0]
-            if back in ready:
-                got = os.read(back, 1 << 16)
-                if not got:
-                    break
-                printed += got
-                if len(printed) > most:
-                    printed = None
-                    break
+            got = os.read(back, 1 << 16)
+            if not got:
+                break
+            printed += got
+            if len(printed) > most:
+                printed = None
+                break
         pause = 0.0005
         while printed is not None and not late:
             # Standard output is closed. The process usually ends at once; one that lingers has until its time is up.
@@ -2128,8 +2169,7 @@ def _run_once(box, program, given, most, tests):
             pause = min(2 * pause, 0.02)
     finally:
         status, cpu, resident = _kill(pid, box)
-        for fd in open_:
-            os.close(fd)
+        os.close(back)
     return (bytes(printed) if printed is not None else None), status, cpu, resident, late or (not ended and printed is not None)
 
 
@@ -2140,7 +2180,7 @@ class _Candidate:
         self.clock = _Clock(2 * tests["seconds"] + 2)
         self.pid, self.to, self.back = box.start(RUN_CALLS, program, tests["seconds"], tests["memory"])
         self.box, self.dead, self.calls, self.functions, self.exceptions, self.things = box, None, 0, [], {}, {}
-        self.names = None
+        self.names, self.changed = None, []
 
     def load(self):
         """Wait until the program has run once from top to bottom. Its names, or None if it failed."""
@@ -2249,13 +2289,18 @@ class _Candidate:
         if "value" not in reply:
             self.die("the program broke the pipe to the judge")
         value = self.decode(reply["value"])
-        if value is None and op == "call" and "args" in reply:
-            for ours, theirs in zip(args, self.decode(reply["args"])):
-                _update(ours, theirs)
-            theirs = self.decode(reply["kw"])
-            for name, ours in (kw or {}).items():
-                _update(ours, theirs.get(name))
+        if op == "call" and "args" in reply:
+            theirs, theirs_kw = self.decode(reply["args"]), self.decode(reply["kw"])
+            self.changed += [*zip(args, theirs), *((ours, theirs_kw.get(name)) for name, ours in (kw or {}).items())]
+            if value is None:
+                self.settle()
         return value
+
+    def settle(self):
+        """Let the test see what calls did to their arguments. That is the whole result of a call that returns nothing; else
+        it waits for the test's next statement: in `assert f(x) == sorted(x)` f must not change what is expected of it."""
+        while self.changed:
+            _update(*self.changed.pop(0))
 
     def throw(self, error):
         try:
@@ -2311,7 +2356,8 @@ class _Thing:
     """Something of the candidate's that is no plain data, as a test sees it: a function, a class, an object, a generator.
 
     A test may call it, read and set attributes, iterate and index. It may not compare it or ask whether it is true: the
-    candidate would answer, and could claim to equal everything.
+    candidate would answer, and could claim to equal everything. Nor may it calculate with it and a value of the test's
+    own, as in abs(f(1) - 0.5) < 1e-6: whatever the value, the candidate could say that the difference is nothing.
     """
 
     def __init__(self, candidate, target):
@@ -2354,12 +2400,17 @@ class _Thing:
     def _refuse(self, *_):
         raise TypeError("a test compares something of the candidate's that is no plain data")
 
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __contains__ = _refuse
+    def _operate(self, name, *others):
+        if name not in ("__enter__", "__exit__") and not all(isinstance(other, _Thing) for other in others):
+            self._refuse()
+        return self._candidate.ask("get", self._target, name)(*others)
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = _refuse          # `in` goes by __iter__
     __hash__ = object.__hash__
 
 
 for _operator in "add sub mul matmul truediv floordiv mod pow neg pos abs and or xor lshift rshift radd rsub rmul enter exit".split():
-    setattr(_Thing, f"__{_operator}__", lambda self, *args, _name=f"__{_operator}__": self._candidate.ask("get", self._target, _name)(*args))
+    setattr(_Thing, f"__{_operator}__", lambda self, *others, _name=f"__{_operator}__": self._operate(_name, *others))
 
 _BY_NAME = {getattr(builtins, _name): _name for _name in "int float str bool list tuple set dict bytes complex len sum min max abs sorted any all ord chr".split()}
 exec(CODEC)             # encode and decode: the same text on both sides of the pipe
@@ -2411,6 +2462,37 @@ def _whole_program(program, tests):
     return whole if len(whole.encode()) <= MAX_PROGRAM + 20_000 else program
 
 
+def _prompt_helpers(tests):
+    """What the prompt defines besides the function in question: the tests use it as it is there, whatever the program makes of it."""
+    scope = {"__name__": "prompt"}
+    try:
+        exec(compile(tests["prompt"] if tests.get("entry") else "", "prompt", "exec", dont_inherit=True), scope)
+    except Exception:                   # a prompt in words
+        return {}
+    return {name: value for name, value in scope.items() if name != tests["entry"] and not name.startswith("__")}
+
+
+def _settle_before_statements(tree):
+    """Put a call of _settle (_Candidate.settle) before every statement of the tests."""
+    for node in list(ast.walk(tree)):
+        for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
+            if isinstance(block, list):
+                first = [isinstance(statement, ast.ImportFrom) or isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) for statement in block]
+                block[:] = [one for statement, leave in zip(block, first) for one in ([] if leave else ast.parse("_settle()").body) + [statement]]
+
+
+def _run_test_functions(scope):
+    """Run the tests that pytest or unittest would find: functions test_... without arguments, and classes of test methods."""
+    for name, value in list(scope.items()):
+        if name.startswith("test") and isinstance(value, type(_whole_program)) and not value.__code__.co_argcount:
+            value()
+        elif "unittest" in sys.modules and isinstance(value, type) and issubclass(value, sys.modules["unittest"].TestCase):
+            result = sys.modules["unittest"].TestResult()
+            sys.modules["unittest"].defaultTestLoader.loadTestsFromTestCase(value).run(result)
+            for test, trace in result.failures + result.errors + result.skipped:
+                raise AssertionError(f"{test}: {trace[-60:]}")
+
+
 def _judge_assertions(box, program, tests):
     """Evaluate the assertions here, and call the candidate's functions over there. (right, why, whether time ran out)."""
     candidate = _Candidate(box, _whole_program(program, tests), tests)
@@ -2421,23 +2503,27 @@ def _judge_assertions(box, program, tests):
             if candidate.names is None:
                 return False, candidate.dead or "the program did not load", False
             setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
-            scope = {"__name__": "tests", "__builtins__": builtins}
+            scope = {"__name__": "tests", "__builtins__": builtins, "_settle": candidate.settle}
             bound, read = _bound_and_free([setup, *parts])
             entry = tests.get("entry")
             mine = {name for name in read - bound if not hasattr(builtins, name)}
-            if entry or not any(candidate.names.get(name) == "function" for name in mine):
+            if entry or not any(name in candidate.names for name in mine):
                 name = _shadowed(parts, candidate.names, entry)
                 mine |= {name} if name and name not in bound else set()
+            helpers = _prompt_helpers(tests)
+            modules = {node.value.id for tree in (setup, *parts) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
             for name in sorted(mine):
                 kind = candidate.names.get(name)
-                if name in candidate.exceptions:
+                if name in helpers:
+                    scope[name] = helpers[name]
+                elif name in modules and name in sys.stdlib_module_names and not name.startswith("_"):
+                    scope[name] = __import__(name)                    # MBPP's tests use math without importing it: ours, not the candidate's
+                elif name in candidate.exceptions:
                     scope[name] = candidate.exceptions[name]
                 elif kind in ("function", "class"):
                     scope[name] = _Thing(candidate, name)
                 elif kind == "data":
                     scope[name] = candidate.ask("name", name)
-                elif name in sys.stdlib_module_names and not name.startswith("_") and not tests.get("check"):
-                    scope[name] = __import__(name)                    # MBPP's tests use math without importing it
             function = scope.get(entry)
             if entry and function is None:
                 if candidate.names.get("Solution") == "class":
@@ -2448,12 +2534,16 @@ def _judge_assertions(box, program, tests):
                     return False, f"the program does not define {entry}", False
                 if entry not in bound:
                     scope[entry] = function
+            for tree in (setup, *parts):
+                _settle_before_statements(tree)
             exec(compile(setup, "setup", "exec"), scope)
             for number, part in enumerate(parts, 1):
                 where = f"assertion {number} of {len(parts)}: " if len(parts) > 1 else ""
                 exec(compile(part, "tests", "exec"), scope)
             if tests.get("check"):
                 scope["check"](function)
+            else:
+                _run_test_functions(scope)
         except (_Dead, KeyboardInterrupt):
             return False, where + str(candidate.dead), candidate.dead == "time limit"
         except BaseException as error:
@@ -2468,7 +2558,7 @@ def _judge_assertions(box, program, tests):
         _, cpu, resident = candidate.close()
     if cpu > tests["seconds"]:
         return False, f"time limit ({tests['seconds']} CPU seconds)", True
-    if resident > tests["memory"]:
+    if _too_large(resident, tests):
         return False, f"memory limit ({tests['memory']} MiB)", False
     return True, f"passed {len(tests['code'])} assertions" if not tests.get("check") else "passed check", False
 
@@ -2484,7 +2574,7 @@ def code_worker(level):
     libc.prctl(36, 1, 0, 0, 0)                       # subreaper: what a killed judge leaves behind becomes our child
     box = Sandbox(level)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)          # nothing may read this process's memory
-    trial = "import os\ntry:\n    os.fork()\n    print('forked')\nexcept OSError:\n    pass\nprint('works')\n"
+    trial = "import os\ntry:\n    os.memfd_create('x')\n    print('no filter')\nexcept OSError:\n    print('works')\n"
     tests = {"seconds": TEST_SECONDS, "memory": PROGRAM_MEMORY, "kind": "stdin", "cases": [["", "works"]]}
     reply = {"right": True} if level == "limits" else _judge_apart(box, {"program": trial, "tests": tests, "limit": 60})
     if not reply.get("right"):
@@ -2624,6 +2714,47 @@ class _Worker:
         return status
 
 
+class _Turns:
+    """The idle workers, last in, first out: a small batch stays on those that are warm. Threads that find none wait in the
+    order of their asking, but WAIT_SECONDS at most: then they get a worker more, which ends after its use."""
+
+    def __init__(self, workers):
+        self.queue, self._waiting, self._more, self._lock = list(workers), [], 0, threading.Lock()
+
+    def get(self):
+        with self._lock:
+            if self.queue:
+                return self.queue.pop()
+            turn = queue.SimpleQueue()
+            self._waiting.append(turn)
+        try:
+            return turn.get(timeout=WAIT_SECONDS)
+        except queue.Empty:
+            with self._lock:
+                if turn in self._waiting:
+                    self._waiting.remove(turn)
+                    self._more += 1
+                    return None
+            return turn.get()
+
+    def put(self, worker):
+        with self._lock:
+            if self._waiting:
+                self._waiting.pop(0).put(worker)
+            elif not self._more:
+                self.queue.append(worker)
+            else:
+                self._more -= 1
+                if worker is not None:
+                    worker.kill()
+
+    def get_nowait(self):
+        with self._lock:
+            if not self.queue:
+                raise queue.Empty
+            return self.queue.pop()
+
+
 class Grader:
     """Grades batches in warm worker processes. Thread-safe; results do not depend on order, batch or number of workers.
 
@@ -2647,9 +2778,7 @@ class Grader:
 
     def _start(self):
         self._pid, self._lock, self._closed = os.getpid(), threading.Lock(), False
-        self._idle = queue.LifoQueue()       # last in, first out: a small batch stays on the workers that are warm
-        for _ in range(self.workers):
-            self._idle.put(None)             # None: a worker to be started when it is first needed
+        self._idle = _Turns([None] * self.workers)      # None: a worker to be started when it is first needed
 
     def grade(self, responses, references):
         """[0.0 or 1.0] for each response against its gold answer, or its tests (a row, or what load_tests made of one)."""
@@ -2834,7 +2963,7 @@ def main():
     options = parser.parse_args()
 
     rows, verdicts, jobs = [], {}, {"math": [], "code": []}
-    with open(options.file, encoding="utf-8") as file:
+    with open(options.file, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -2870,8 +2999,8 @@ def main():
         print(f"row {number}: {verdicts[number][1]}")
     if len(failed) > options.show:
         print(f"... and {len(failed) - options.show} more")
-    right = len(rows) - len(failed)
-    print(f"accuracy {right}/{len(rows)} = {right / max(1, len(rows)):.3f}   time-outs {timeouts}   "
+    right, bad = len(rows) - len(failed), sum(why.startswith("bad row") for _, why in verdicts.values())
+    print(f"accuracy {right}/{len(rows)} = {right / max(1, len(rows)):.3f}   bad rows {bad}   time-outs {timeouts}   "
           f"{len(rows) / max(seconds, 1e-9):.1f} items/s   {seconds:.1f} s")
 
 
