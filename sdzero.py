@@ -378,7 +378,7 @@ class KL(torch.autograd.Function):
         ctx.p_b = ratio.exp() if ctx.needs_input_grad[1] else None
         ratio.neg_().add_(p)
         kl = torch.linalg.vecdot(p.exp_(), ratio)
-        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl
+        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl.detach()  # kl itself would make a cycle, and all of this wait for the collector
         return kl
 
     @staticmethod
