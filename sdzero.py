@@ -431,7 +431,7 @@ class KL(torch.autograd.Function):
         ctx.p_b = ratio.exp() if ctx.needs_input_grad[1] else None
         ratio.neg_().add_(p)
         kl = torch.linalg.vecdot(p.exp_(), ratio)
-        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl
+        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl.detach()  # kl itself would make a cycle, and all of this wait for the collector
         return kl
 
     @staticmethod
@@ -490,6 +490,7 @@ class TokenLoss(torch.autograd.Function):
                     grad_w.addmm_(g.T, hidden[rows])
                 if need_b:
                     grad_b += g.sum(0)
+                del leaf, losses, g  # or they would stay while the next chunk is made
         ctx.grads = grad_h, grad_w, grad_b
         ctx.mark_non_differentiable(per_token)
         return per_token.sum(), per_token
@@ -502,7 +503,8 @@ class TokenLoss(torch.autograd.Function):
 
 def token_loss(hidden, head, loss_fn):
     """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
-    return TokenLoss.apply(hidden, *head, loss_fn, max(1, CHUNK // len(head[0])))
+    rows = CHUNK // len(head[0])
+    return TokenLoss.apply(hidden, *head, loss_fn, max(1, rows - rows % 16))  # matrix products like multiples of 16
 
 
 def nll_loss(model, hidden, targets, weights=None):
@@ -575,7 +577,9 @@ def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
         return [[share[j] for j in rows] for rows in micro_batches([lengths[i] for i in share], cfg.micro_tokens or 2048)]
 
     def whole_share():
-        loss = 0.0
+        loss, embedding = 0.0, model.get_input_embeddings()
+        if embedding.sparse:  # its sparse gradients add up in a dense one
+            embedding.weight.grad = torch.zeros_like(embedding.weight)
         for rows in batches():
             part = loss_of(rows)
             part.backward()

@@ -275,8 +275,7 @@ def walk(cfg, dtype, steps=40):
     for _ in range(steps):
         module.w.grad = (drift + torch.randn(30, 100)).to(dtype)
         optimizer.step()
-    w = module.w.detach()
-    return w if dtype == torch.float32 else ((w.view(torch.int16).to(torch.int32) << 16) + module.w.low_bits).view(torch.float32)
+    return modeling.exact(module.w)
 
 
 def test_bfloat16_moments_and_offload_walk_the_same_way():

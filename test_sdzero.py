@@ -758,11 +758,6 @@ def test_gradient_clipping():
 # ----------------------------------------------------------------------------------------------------------------------------
 # bfloat16, gradient checkpointing, dropout
 # ----------------------------------------------------------------------------------------------------------------------------
-def joined(p):
-    """The fp32 value of a split weight."""
-    return ((p.data.view(torch.int16).to(torch.int32) << 16) + p.low_bits.to(torch.int32)).view(torch.float32)
-
-
 def one_weight(values):
     module = torch.nn.Module()
     module.w = torch.nn.Parameter(values.clone())
@@ -781,9 +776,24 @@ def test_split_weights_lose_nothing():
     module = one_weight(w)
     modeling.split_weights(module)
     assert module.w.dtype == torch.bfloat16 and module.w.low_bits.element_size() == 2
-    assert torch.equal(joined(module.w).view(torch.int32), w.view(torch.int32))
+    assert torch.equal(modeling.exact(module.w).view(torch.int32), w.view(torch.int32))
     close = w.abs() < 1e38
-    assert ((module.w.detach().float() - w)[close].abs() <= w[close].abs() * 2**-8 + 1e-40).all()  # rounded to the nearest
+    assert ((module.w.detach().float() - w)[close].abs() <= w[close].abs() * 2**-7 + 1e-40).all()  # to one of two neighbours
+
+
+@pytest.mark.parametrize("start", ["on the grid", "half-way", "anywhere"])
+def test_rounded_weights_follow_small_steps_on_average(start):
+    """Wherever weights start between two bfloat16, one step of 5e-6 moves the rounded ones by 5e-6 on average."""
+    torch.manual_seed(0)
+    w = 0.5 + torch.rand(400_000) / 2  # two neighbouring bfloat16 are 2**-8 apart here
+    w = w.view(torch.int32).bitwise_and(-2**16).bitwise_or(0x8000 if start == "half-way" else 0).view(torch.float32) if start != "anywhere" else w
+    module = one_weight(w)
+    modeling.split_weights(module)
+    before = module.w.detach().float()
+    module.w.grad = -torch.ones_like(module.w)
+    sdzero.adamw(module, 5e-6, 0.0, Config()).step()
+    moved = module.w.detach().float() - before
+    assert moved.mean() == pytest.approx(5e-6, rel=0.25) and 0 < (moved != 0).float().mean() < 0.01
 
 
 def test_small_steps_count_in_bfloat16():
@@ -802,7 +812,7 @@ def test_small_steps_count_in_bfloat16():
             module.w.grad = gradient.to(module.w.dtype)
             optimizer.step()
     moved = full.w.detach() - start
-    assert torch.allclose(joined(split.w), full.w.detach(), rtol=0, atol=1e-7) and relative(joined(split.w) - start, moved) < 1e-3
+    assert torch.allclose(modeling.exact(split.w), full.w.detach(), rtol=0, atol=1e-7) and relative(modeling.exact(split.w) - start, moved) < 1e-3
     assert (plain.w.detach() != start.to(torch.bfloat16)).float().mean() < 0.3
 
 
