@@ -14,8 +14,8 @@ control phrase P_r, chosen by the reward r, and writes a better answer.
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
     python sdzero.py --help                                       # every option, with its default
 
-Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, evaluation, main. The rewards are in
-verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py.
+Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, baselines, evaluation, main. The rewards
+are in verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py.
 """
 import argparse
 import contextlib
