@@ -19,8 +19,8 @@ import numpy as np
 import sdzero
 from report import percent, table
 
-SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eval_samples", "eval_split", "device", "dtype", "chat_template", "unsafe_exec",
-         "rephrase_phrase", "correct_phrase", "temperature", "max_tokens", "rollout_batch", "revise", "json"}
+SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eval_samples", "eval_split", "device", "dtype",
+         "chat_template", "unsafe_exec", "rephrase_phrase", "correct_phrase", "temperature", "max_tokens", "rollout_batch", "revise", "json"}
 
 
 @dataclass

@@ -138,7 +138,7 @@ def main():
             if u < (0.9 if verdict else args.copy):
                 revised = attempts[-1]
             elif not verdict and u < args.copy + args.correct:
-                revised = questions.column_addition(a, b, lambda x, y, carry: x + y + carry)
+                revised = questions.column_addition(a, b)
             else:
                 revised = questions.column_addition(a, b, noisy)
             attempts.append(revised)

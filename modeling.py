@@ -186,29 +186,31 @@ def exact(p):
 
 
 @torch.no_grad()
-def split_weights(model) -> None:
-    """Turn fp32 weights into bfloat16 weights plus the 16 bits that rounding dropped, kept beside each as `low_bits` (int16).
+def split_weight(p) -> None:
+    """Turn an fp32 weight into a bfloat16 weight plus the 16 bits that rounding dropped, kept beside it as `low_bits` (int16).
 
     A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4 bytes, as an fp32 master alone.
     """
+    halves = [split(part) for part in p.data.reshape(-1).split(SLICE)]
+    p.data, p.low_bits = (torch.cat(half).view(p.shape) for half in zip(*halves))
+
+
+def split_weights(model) -> None:
     for p in model.parameters():
-        halves = [split(part) for part in p.data.reshape(-1).split(SLICE)]
-        p.data, p.low_bits = (torch.cat(half).view(p.shape) for half in zip(*halves))
+        split_weight(p)
     model.config.dtype = torch.bfloat16  # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
 
 
-def copy_weights(model) -> list[tuple]:
-    """The weights, with their low halves, in CPU memory; put_weights brings them back."""
-    return [tuple(t.detach().to("cpu", copy=True) for t in (p, *filter(torch.is_tensor, [getattr(p, "low_bits", None)])))
-            for p in model.parameters()]
+def copy_weights(model) -> list:
+    """The fp32 weights, in CPU memory; put_weights brings them back."""
+    return [exact(p).to("cpu", copy=True) for p in model.parameters()]
 
 
-@torch.no_grad()
-def put_weights(model, saved: list[tuple]) -> None:
-    for p, (weight, *low_bits) in zip(model.parameters(), saved):
-        p.copy_(weight)
-        for low in low_bits:
-            p.low_bits.copy_(low)
+def put_weights(model, saved: list) -> None:
+    for p, weight in zip(model.parameters(), saved):
+        is_split, p.data = p.dtype == torch.bfloat16, weight.to(p.device, copy=True)
+        if is_split:
+            split_weight(p)
 
 
 class SplitAdamW(torch.optim.AdamW):

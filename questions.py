@@ -1,8 +1,8 @@
 """Where the questions come from: generated additions, a local file, or the hub.
 
-A question is a plain dict {"prompt": text or chat messages, "answer": str, or tests for --task code, and where there is a worked solution
-"demonstration": str}. A new task is one function here
-that returns a list of them, one line in load_questions, and one word in sdzero.Config.task; its rewards live in verify.py.
+A question is a plain dict {"prompt": text or chat messages, "answer": str, or tests for --task code}, and where there is a worked
+solution "demonstration": str. A new task is one function here that returns a list of them, one line in load_questions, and one word
+in sdzero.Config.task; its rewards live in verify.py.
 """
 import csv
 import io

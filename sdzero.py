@@ -130,8 +130,8 @@ class Config:
 
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
-TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, srt_batch=16, srt_lr=1e-3,
-            distil_batch=16, distil_lr=2e-4, warmup_steps=10, eval_samples=2)
+TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048,
+            srt_batch=16, srt_lr=1e-3, distil_batch=16, distil_lr=2e-4, warmup_steps=10, eval_samples=2)
 
 
 def is_tiny(model: str) -> bool:
@@ -369,10 +369,10 @@ def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[lis
     for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, folder=folder, **kwargs)):
         ids = edit(ids) if edit else ids
         samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
-                        "answer": question["answer"], "question": question})
+                        "question": question})
     late = grader.timeouts
     mine = [s for s in samples[rank()::world()] if s["finished"]]
-    rewards = list(map(iter, gather(grader.grade([s["text"] for s in mine], [s["answer"] for s in mine]))))
+    rewards = list(map(iter, gather(grader.grade([s["text"] for s in mine], [s["question"]["answer"] for s in mine]))))
     for i, sample in enumerate(samples):
         sample["reward"] = next(rewards[i % world()]) if sample["finished"] else 0.0
         if cfg.flip_reward:
@@ -634,7 +634,12 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
 
 
 def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], list[int]]]:
-    """(context, target) pairs of one tuple: L_revision's and L_generation's, in ids exactly as they were sampled."""
+    """(context, target) pairs of one tuple: L_revision's and L_generation's, in ids exactly as they were sampled.
+
+    With cfg.on_revisions, the control, the one pair is what was revised to, as if it had been answered at once.
+    """
+    if cfg.on_revisions:
+        return [(record["prompt_ids"], record["revised_ids"])]
     examples = []
     if cfg.l_revision:
         examples.append((record["revised_context"], record["revised_ids"]))
@@ -748,7 +753,7 @@ def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_i
         synchronised = step > 0 and (step in rounds or (cfg.sync_every > 0 and step % cfg.sync_every == 0))
         if step in rounds and at_round:
             at_round(rounds[step])
-        if synchronised and teacher is not None:
+        if synchronised:
             teacher.load_state_dict(student.state_dict())
         batch = questions[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]
         samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
@@ -866,8 +871,10 @@ def grpo_loss(log_prob, old, advantage, clip: float, reference=None, beta: float
     """-min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1) with rho = pi / pi_old. All (n,) -> (n,)"""
     ratio = (log_prob - old).exp()
     loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-    gap = 0.0 if reference is None else reference - log_prob
-    return loss if reference is None else loss + beta * (gap.exp() - gap - 1)
+    if reference is None:
+        return loss
+    gap = reference - log_prob
+    return loss + beta * (gap.exp() - gap - 1)
 
 
 def grpo_on(student, reference, samples: list[dict], cfg: Config) -> float:
@@ -875,7 +882,7 @@ def grpo_on(student, reference, samples: list[dict], cfg: Config) -> float:
     device, lengths = student.device, [len(s["context"]) + len(s["ids"]) for s in samples]
     A = advantages(torch.tensor([s["reward"] for s in samples], device=device).view(-1, cfg.group)).flatten().tolist()
     # the first pass over a batch is its own pi_old
-    for name, model in (("old", student if cfg.grpo_updates > 1 else None), ("reference", reference if cfg.grpo_kl else None)):
+    for name, model in (("old", student if cfg.grpo_updates > 1 else None), ("reference", reference)):
         for rows in micro_batches(lengths, cfg.micro_tokens or 2048) if model is not None and name not in samples[0] else ():
             found = log_probs(model, [samples[i]["context"] for i in rows], [samples[i]["ids"] for i in rows])
             for i, values in zip(rows, found.split([len(samples[i]["ids"]) for i in rows])):
@@ -1029,10 +1036,8 @@ def train(cfg: Config, folder: RunFolder) -> None:
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer", flush=True)
             for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
                 show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            if cfg.on_revisions:  # the control: what was revised to, as if it had been answered at once
-                fine_tune(model, [[(r["prompt_ids"], r["revised_ids"])] for r in kept], cfg, folder, "srt")
-            else:
-                srt(model, records, cfg, end_ids, folder)
+            srt(model, records, cfg, end_ids, folder)
+            if not cfg.on_revisions:
                 checkpoint("srt")
         if cfg.method == "sdzero":
             question = sets[cfg.eval_split][0]

@@ -1,7 +1,9 @@
 """The baselines against their published formulas.   pytest -q test_baselines.py"""
+import pytest
 import torch
 import torch.nn.functional as F
 
+import modeling
 import sdzero
 from test_sdzero import END_IDS, addition, as_samples, gradients, random_model, relative, rows_of_ids, small, tokenizer  # noqa: F401
 
@@ -41,3 +43,27 @@ def test_sdft_teacher_reads_the_demonstration_or_else_the_answer(tokenizer):  # 
     prompt = sdzero.sdft_prompt(question | {"demonstration": "2+4=6;1+3=4;"})
     assert "2+4=6;1+3=4;" in prompt[-1]["content"] and prompt[-1]["content"].startswith(question["prompt"])
     assert "2+4=6;" in tokenizer.decode(sdzero.chat_ids(tokenizer, prompt))
+
+
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_weights_are_put_back_exactly(low_precision):
+    """What iterated RFT starts each round from."""
+    model = random_model()
+    if low_precision:
+        modeling.split_weights(model)
+    before, saved = [modeling.exact(p).clone() for p in model.parameters()], modeling.copy_weights(model)
+    for _ in range(2):
+        optimizer = sdzero.adamw(model, 1e-2, 0.0, small())
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        sdzero.update(model, optimizer, 1e-2, 1.0)
+        assert not any(torch.equal(modeling.exact(p), w) for p, w in zip(model.parameters(), before))
+        modeling.put_weights(model, saved)
+        assert all(torch.equal(modeling.exact(p), w) for p, w in zip(model.parameters(), before))
+
+
+def test_control_trains_on_verified_revisions_as_answers():
+    record = {"prompt_ids": [3, 4], "revised_context": [3, 4, 5, 6], "revised_ids": [7, 2], "init_reward": 0.0}
+    assert sdzero.srt_examples(record, small(method="rft", on_revisions=True), END_IDS) == [([3, 4], [7, 2])]
+    with pytest.raises(sdzero.UserError, match="none of 1 revisions was verified"):
+        sdzero.srt(random_model(), [record | {"kept": False}], small(method="rft", on_revisions=True), END_IDS, None)

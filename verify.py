@@ -2476,9 +2476,10 @@ def _settle_before_statements(tree):
     """Put a call of _settle (_Candidate.settle) before every statement of the tests."""
     for node in list(ast.walk(tree)):
         for block in (getattr(node, name, None) for name in ("body", "orelse", "finalbody")):
-            if isinstance(block, list):
-                first = [isinstance(statement, ast.ImportFrom) or isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) for statement in block]
-                block[:] = [one for statement, leave in zip(block, first) for one in ([] if leave else ast.parse("_settle()").body) + [statement]]
+            for statement in list(block) if isinstance(block, list) else ():
+                docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+                if not docstring and not isinstance(statement, ast.ImportFrom):          # these two may have to stand first
+                    block.insert(block.index(statement), *ast.parse("_settle()").body)
 
 
 def _run_test_functions(scope):
