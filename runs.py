@@ -210,7 +210,7 @@ class RunFolder:
 
     def log(self, phase: str, step: int, **values) -> None:
         """One line of metrics.jsonl, with the run's totals so far: samples and their tokens, tokens trained on (each time a loss
-        scored one), grading time-outs, seconds (without those of steps that were lost to a kill)."""
+        scored one), grading time-outs, seconds (without evaluation, and without those of steps that were lost to a kill)."""
         totals = {"samples": self.samples, "tokens": self.tokens, "trained": self.trained, "timeouts": self.timeouts,
                   "seconds": round(time.time() - self.start, 3)}
         if self.writes:

@@ -29,6 +29,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -42,7 +43,7 @@ from tqdm import tqdm
 import verify
 from modeling import ALIASES, CHUNK, adamw, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
 from questions import UserError, load_questions
-from report import figure, results_table
+from report import figure, interval, results_table
 from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -343,6 +344,14 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
             if desc and folder and folder.stopping():
                 raise KeyboardInterrupt
     return responses
+
+
+REVISION_WORDS = re.compile(r"\b(wait|start(ing)? over|redo|wrong|mistake|correct(ion)?|re-?check|try again|rephrase|actually)\b", re.IGNORECASE)
+
+
+def revision_words(samples: list[dict]) -> float:
+    """Words of revising aloud per response, which SRT brings in and phase 2 takes out again (the paper's self-evolution)."""
+    return float(np.mean([len(REVISION_WORDS.findall(s["text"])) for s in samples]))
 
 
 def to_text(tokenizer, ids: list[int]) -> str:
@@ -768,7 +777,7 @@ def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_i
             except FloatingPointError as e:
                 folder.broken_step(phase, step, [{k: v for k, v in s.items() if not torch.is_tensor(v)} for s in samples], e)
         distilled = {} if phase == "grpo" else {"kl": loss * stats["length"], "synchronised": synchronised}
-        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr, **stats, **distilled)
+        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr, revision_words=revision_words(samples), **stats, **distilled)
         bar.set_postfix(reward=f"{stats['reward']:.2f}", loss=f"{loss:.3f}", length=f"{stats['length']:.0f}")
     folder.save_state(phase, steps, student)
 
@@ -915,21 +924,6 @@ def grpo(student, tokenizer, grader, questions, cfg: Config, end_ids, folder: Ru
 # ----------------------------------------------------------------------------------------------------------------------------
 # Evaluation
 # ----------------------------------------------------------------------------------------------------------------------------
-def interval(scores) -> list[float]:
-    """95 % Wilson interval of the mean of per-question scores (n,) in [0, 1].
-
-    Questions are what was drawn at random, so an average over k samples of a question counts as one observation: its n is the
-    number of coin tosses that would spread as much as the scores do.
-    """
-    scores = np.asarray(scores, float)
-    n, p, z = len(scores), scores.mean(), 1.959964
-    variance = scores.var(ddof=1) / n if n > 1 else 0.0
-    if variance > 0:
-        n = max(n, p * (1 - p) / variance)
-    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))]
-
-
 def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, desc="", revise: bool = True, folder=None) -> dict:
     """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the first sample.
 
@@ -948,7 +942,7 @@ def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids,
     result = {"accuracy": mean(per_question), "accuracy_ci": interval(per_question.mean(1)),
               "accuracy_greedy": mean(s["reward"] for s in greedy), "accuracy_greedy_ci": interval([s["reward"] for s in greedy]),
               "mean_tokens": mean(len(s["ids"]) for s in sampled), "truncated": mean(not s["finished"] for s in sampled),
-              "n": len(questions), "samples_per_question": k}
+              "n": len(questions), "samples_per_question": k, "revision_words": revision_words(sampled)}
     if revise:
         first = sampled[::k]
         contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
@@ -1010,8 +1004,10 @@ def train(cfg: Config, folder: RunFolder) -> None:
     with grader:
         def measure(name):
             if name not in folder.results:
+                began = time.time()
                 folder.results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:",
                                                 folder=folder)
+                folder.start += time.time() - began  # the log's seconds are those of training
                 if folder.writes:
                     write_json(folder.path / "results.json", folder.results)
 
