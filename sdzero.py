@@ -996,7 +996,8 @@ def train(cfg: Config, folder: RunFolder) -> None:
     print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; rollouts by {engine(model)}; run folder {folder.path}; questions: "
           + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
           + (f"; going on from {phase} step {folder.saved['step']}" if phase else ""))
-    prompt = chat_ids(tokenizer, sets["srt"][0]["prompt"])
+    both = sets["srt"] + sets["distil"]
+    prompt = chat_ids(tokenizer, both[0]["prompt"])
     answer = tokenizer.encode("(a wrong answer)", add_special_tokens=False)
     show("the generator's prompt", tokenizer.decode(prompt))
     show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
@@ -1017,7 +1018,6 @@ def train(cfg: Config, folder: RunFolder) -> None:
             measure(name)
 
         measure("base")
-        both = sets["srt"] + sets["distil"]
         if (cfg.method in ("sdzero", "srt") and cfg.phase1 or cfg.on_revisions) and phase != "distil":
             file = folder.path / "revisions.jsonl"
             if phase == "srt":
