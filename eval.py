@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 import sdzero
+from options import option, parse_options
 from report import curve, evolution_figure, interval, localisation_figure, percent, table, token_page
 from runs import read_json, replace_file, write_json
 
@@ -37,10 +38,10 @@ SHOWN = {"checkpoints", "task", "data", "digits", "seed", "eval_questions", "eva
 
 @dataclass
 class EvalConfig(sdzero.Config):
-    checkpoints: list = sdzero.option((), "hub id, checkpoint folder, .gguf file or 'tiny', the first being what the others are compared "
+    checkpoints: list = option((), "hub id, checkpoint folder, .gguf file or 'tiny', the first being what the others are compared "
                                         "with; or run folders")
-    revise: bool = sdzero.option(False, "add generate-then-revise: revised accuracy and correction rate")
-    json: str = sdzero.option("", "also write everything to this file")
+    revise: bool = option(False, "add generate-then-revise: revised accuracy and correction rate")
+    json: str = option("", "also write everything to this file")
 
 
 def run_settings(checkpoints: list[str]) -> dict:
@@ -179,12 +180,12 @@ def rows_of(name: str, samples: int) -> dict[str, dict]:
 
 @dataclass
 class CompareConfig(sdzero.Config):
-    table: Literal["methods", "ablations"] = sdzero.option("methods", "methods: SD-Zero, the paper's baselines and two more; ablations: parts of SD-Zero")
-    seeds: int = sdzero.option(5, "runs of each row, with seeds 0, 1, ...")
-    budgets: str = sdzero.option("", "numbers of samples, with commas; empty: 1536,4608 with the embedded model, 15000,60000 with another; "
+    table: Literal["methods", "ablations"] = option("methods", "methods: SD-Zero, the paper's baselines and two more; ablations: parts of SD-Zero")
+    seeds: int = option(5, "runs of each row, with seeds 0, 1, ...")
+    budgets: str = option("", "numbers of samples, with commas; empty: 1536,4608 with the embedded model, 15000,60000 with another; "
                                      "ablations: the largest")
-    rows: str = sdzero.option("", "only these rows of the table, with commas (names as they are printed); empty: all")
-    jobs: int = sdzero.option(0, "runs at once; 0: one per core with the embedded model, else one")
+    rows: str = option("", "only these rows of the table, with commas (names as they are printed); empty: all")
+    jobs: int = option(0, "runs at once; 0: one per core with the embedded model, else one")
 
 
 def as_flags(options: dict) -> list[str]:
@@ -343,10 +344,10 @@ def comparison_table(out: dict) -> str:
 # ----------------------------------------------------------------------------------------------------------------------------
 @dataclass
 class LocaliseConfig(sdzero.Config):
-    run: list = sdzero.option((), "run folder of sdzero.py")
-    answers: int = sdzero.option(200, "sampled answers, to as many test questions")
-    students: str = sdzero.option("base,srt,sdzero", "whose answers, with commas: base and the checkpoints in RUN; what RUN lacks is left out")
-    shown: int = sdzero.option(6, "wrong and right answers of each student on the HTML page")
+    run: list = option((), "run folder of sdzero.py")
+    answers: int = option(200, "sampled answers, to as many test questions")
+    students: str = option("base,srt,sdzero", "whose answers, with commas: base and the checkpoints in RUN; what RUN lacks is left out")
+    shown: int = option(6, "wrong and right answers of each student on the HTML page")
 
 
 def buckets(values, n: int = 20) -> np.ndarray:
@@ -488,7 +489,7 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     try:
         if command == "compare":
-            given = sdzero.parse_options(rest, CompareConfig, __doc__)
+            given = parse_options(rest, CompareConfig, __doc__)
             out = compare_methods(given)
             folder = Path(given.get("out") or "out/compare")
             write_json(folder / ("results.json" if out["table"] == "methods" else "ablations.json"), out)
@@ -499,12 +500,12 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"failed: {line}", file=sys.stderr)
             return 1 if out["failed"] else 0
         if command == "localise":
-            print(localisation_report(localise(sdzero.parse_options(rest, LocaliseConfig, __doc__, {"answers", "students", "shown", "device", "unsafe_exec"}))))
+            print(localisation_report(localise(parse_options(rest, LocaliseConfig, __doc__, {"answers", "students", "shown", "device", "unsafe_exec"}))))
             return 0
         if command == "evolve":
             print(evolution(Path(rest[0]) if rest else Path("out/tiny-arith-0")))
             return 0
-        given = sdzero.parse_options(argv, EvalConfig, __doc__, SHOWN)
+        given = parse_options(argv, EvalConfig, __doc__, SHOWN)
         if all((Path(c) / "results.json").is_file() for c in given["checkpoints"]):
             out = summarise(given["checkpoints"])
             print(summary_table(out, len(given["checkpoints"])))

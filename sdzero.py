@@ -17,7 +17,6 @@ control phrase P_r, chosen by the reward r, and writes a better answer.
 Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, baselines, evaluation, main. The rewards
 are in verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py.
 """
-import argparse
 import contextlib
 import copy
 import json
@@ -30,9 +29,9 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,6 +41,7 @@ from tqdm import tqdm
 
 import verify
 from modeling import ALIASES, CHUNK, adamw, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
+from options import option, parse_options
 from questions import UserError, load_questions
 from report import figure, interval, results_table
 from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
@@ -49,10 +49,6 @@ from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gra
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
 # ----------------------------------------------------------------------------------------------------------------------------
-
-
-def option(default, help):
-    return field(default=default, metadata={"help": help})
 
 
 @dataclass
@@ -139,28 +135,6 @@ def is_tiny(model: str) -> bool:
     """Whether `model` is the embedded model or was trained from it: a local checkpoint of less than 5 MB."""
     weights = Path(ALIASES.get(model, model)) / "model.safetensors"
     return weights.is_file() and weights.stat().st_size < 5e6
-
-
-def parse_options(argv: list[str] | None = None, cls=Config, description: str = __doc__, shown=None) -> dict:
-    """Command line -> the options that were given, for make_config.
-
-    A field whose type is list is the positional argument. `shown` names the options that --help lists (None: all).
-    """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     epilog=f"With the embedded model the defaults are instead: {TINY}")
-    for f in fields(cls):
-        flag, kind, kwargs = "--" + f.name.replace("_", "-"), f.type, {"default": argparse.SUPPRESS}
-        hidden = shown is not None and f.name not in shown
-        kwargs["help"] = argparse.SUPPRESS if hidden else f"{f.metadata['help']} [{f.default!r}]".replace("%", "%%")
-        if kind is list:
-            parser.add_argument(f.name, nargs="+", metavar=f.name.upper().rstrip("S"), help=f.metadata["help"])
-        elif kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **kwargs)
-        elif get_origin(kind) is Literal:
-            parser.add_argument(flag, choices=get_args(kind), **kwargs)
-        else:
-            parser.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **kwargs)
-    return vars(parser.parse_args(argv))
 
 
 def make_config(cls=Config, **given) -> Config:
@@ -1059,7 +1033,7 @@ def train(cfg: Config, folder: RunFolder) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     try:
-        cfg = make_config(**parse_options(argv))
+        cfg = make_config(**parse_options(argv, Config, __doc__, epilog=f"With the embedded model the defaults are instead: {TINY}"))
         if cfg.plan:
             print(plan(cfg))
             return 0

@@ -45,7 +45,7 @@ def test_plan_from_the_configuration_alone(tmp_path, capsys, config, parameters,
         assert f"\n{part}" in out
     line = next(line for line in out.splitlines() if line.startswith("80 GB"))
     options = line.split("  ")[-1].split()  # they are options of sdzero.py, and fit
-    given = sdzero.parse_options(["--dtype", "bfloat16", *options])
+    given = sdzero.parse_options(["--dtype", "bfloat16", *options], sdzero.Config, "")
     assert modeling.peak(s, Config(**given)) < 80e9 and given["micro_tokens"] > 4096 and given["rollout_batch"] >= 8
 
 

@@ -1108,7 +1108,7 @@ def test_questions_of_a_file_stay_where_they_are_when_the_seed_changes(tmp_path)
 # Options and errors
 # ----------------------------------------------------------------------------------------------------------------------------
 def test_options_given_beat_the_preset_and_the_paper():
-    given = sdzero.parse_options(["--model", "somewhere/else", "--srt-lr", "0.5", "--no-trim", "--l-generation", "all"])
+    given = sdzero.parse_options(["--model", "somewhere/else", "--srt-lr", "0.5", "--no-trim", "--l-generation", "all"], Config, "")
     assert given == {"model": "somewhere/else", "srt_lr": 0.5, "trim": False, "l_generation": "all"}
     cfg = sdzero.make_config(**given)
     assert cfg.srt_lr == 0.5 and cfg.distil_batch == 128 and cfg.temperature == 0.7  # the paper's
