@@ -2,6 +2,7 @@
 
 Nothing here knows the method. `cfg` is a sdzero.Config throughout.
 """
+import ctypes
 import dataclasses
 import functools
 import math
@@ -18,7 +19,7 @@ from report import table
 
 HERE = Path(__file__).resolve().parent
 ALIASES = {"tiny": str(HERE / "tiny"), "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507"}  # the hub lacks the bare name
-CHUNK = 20_000_000  # logits (tokens times vocabulary) in memory at once, in four copies
+CHUNK = 8_000_000  # logits (tokens times vocabulary) in memory at once, in four copies; but 128 tokens at least (chunk_rows)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -94,6 +95,8 @@ def load_tokenizer_and_model(cfg):
         fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
     if cfg.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what loading and splitting freed
+        ctypes.CDLL(None).malloc_trim(0)
     return tokenizer, model
 
 
@@ -130,6 +133,11 @@ def logits_of(hidden, head):
     weight, bias, finish = head
     logits = F.linear(hidden, weight, bias)
     return finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Tokens that are projected at once: a multiple of 16, which matrix products like, and enough that reading the head does not tell."""
+    return max(128, CHUNK // vocabulary // 16 * 16)
 
 
 @torch.no_grad()
@@ -272,7 +280,8 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
 # ----------------------------------------------------------------------------------------------------------------------------
 CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)  # GB of memory of usual GPUs
 RESERVE = 0.05  # of a card, for what the allocator cannot use
-CONTEXT = 1e9  # a GPU's own: driver context, kernels, workspaces
+CONTEXT, PROCESS = 1e9, 0.35e9  # a GPU's own: driver context, kernels, workspaces; a process on a CPU: Python, torch, transformers
+FREED = 0.7  # of the activations: what glibc's heap holds free between pieces in use while a pass is at its peak (measured, see README)
 PROMPT = 512  # tokens allowed for a prompt and a control phrase
 # from fast to small: more time, same gradient (moments: nearly the same)
 WAYS = ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "moments": "bfloat16"}, {"gradient_checkpointing": True, "offload": True})
@@ -321,14 +330,16 @@ def memory(s: SimpleNamespace, cfg, gpu: bool = True) -> dict[str, dict[str, flo
     off = cfg.offload and gpu
     row, micro, n = PROMPT + cfg.max_tokens, cfg.micro_tokens or 2048, s.parameters
     lasting = {"weights": n * w, "low halves of the weights": 0 if w == 4 or off else 2 * n,
-               "moments": 0 if off else n * 2 * (2 if cfg.moments == "bfloat16" else 4), "libraries": CONTEXT if gpu else 0}
+               "moments": 0 if off else n * 2 * (2 if cfg.moments == "bfloat16" else 4), "libraries": CONTEXT if gpu else PROCESS}
     layer = layer_activations(s, w)
     kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
     scored = 2 * micro * w * (4 * s.hidden + 3 * s.mlp)  # the teacher's pass: twice the tokens, one layer at a time
-    chunk = min(CHUNK, micro * s.vocabulary) * (16 if w == 4 else 20)
-    training = {"gradients": n * w, "activations": max(kept * micro, scored), "KL chunk": chunk,
+    chunk = min(chunk_rows(s.vocabulary), micro) * s.vocabulary * (16 if w == 4 else 20)
+    activations, prefill = max(kept * micro, scored), (cfg.rollout_batch or 64) * PROMPT * w * (4 * s.hidden + 3 * s.mlp)
+    training = {"gradients": n * w, "activations": activations, "free pieces of the heap": 0 if gpu else FREED * activations, "KL chunk": chunk,
                 "gradient of the output embedding": s.vocabulary * s.hidden * w * (2 if s.tied else 1)}
-    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4}
+    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4,
+               "prompts read at once": 0 if gpu else prefill}  # a GPU's continuous batching reads them in small parts
     teacher = {"teacher": n * w}
     return {"phase 1: rollouts": {**lasting, "moments": 0, **rollout}, "phase 1: training": {**lasting, **training},
             "phase 2: rollouts": {**lasting, **teacher, **rollout}, "phase 2: training": {**lasting, **teacher, **training}}

@@ -72,7 +72,7 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     axes[0].legend()
     axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
     axes[1].set(title="mean response", ylabel="tokens")
-    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] in ("distil", "grpo", "sdft")]
+    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"].split("-")[0] in ("distil", "grpo", "sdft")]
     axes[2].set(title="on-policy training", xlabel="step", ylabel="nats")
     axes[2].plot([s.get("kl", np.nan) for s in steps], color="black", label="KL per response (nats)")
     reward = axes[2].twinx()
@@ -115,7 +115,7 @@ def evolution_figure(path: Path, results: dict[str, dict], metrics: list[dict]) 
     """Phase 2 against the samples so far: rollouts right, length, revision words, KL; and both accuracies before and after each round."""
     if not (plt := pyplot()):
         return
-    steps = [m for m in metrics if m["phase"] in ("distil", "grpo", "sdft")]
+    steps = [m for m in metrics if m["phase"].split("-")[0] in ("distil", "grpo", "sdft")]
     fig, axes = plt.subplots(1, 5, figsize=(17, 3.2), constrained_layout=True)
     shown = (("reward", 100, "rollouts right, %"), ("length", 1, "tokens of a rollout"), ("revision_words", 1, "revision words of a rollout"),
              ("kl", 1, "KL of a rollout, nats"))

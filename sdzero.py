@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import verify
-from modeling import ALIASES, CHUNK, adamw, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
+from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
 from options import option, parse_options
 from questions import UserError, load_questions
 from report import figure, interval, results_table
@@ -104,9 +104,11 @@ class Config:
     distil_batch: int = option(128, "rollouts per optimiser step, one for each question (grpo: --group for each)")
     distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
     warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
+    decay: float = option(0.0, "share of phase 2's steps, the last ones, over which the learning rate falls to 0; 0: constant, as in the paper")
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
     rounds: int = option(1, "sdzero: parts of phase 2, before each of which the teacher is set to the student and evaluated; rft: samplings")
+    cycles: int = option(1, "sdzero: times that both phases are gone through, each time with its part of the questions, from what is there by then")
     kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
     grad_clip: float = option(1.0, "largest gradient norm, both phases")
     # baselines
@@ -147,7 +149,7 @@ def make_config(cls=Config, **given) -> Config:
         name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, *[cfg.method] * (cfg.method != "sdzero"), str(cfg.seed)]
         cfg.out = str(Path("out") / "-".join(name))
     may_be_0 = ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip",
-                "samples", "srt_share", "grpo_kl")
+                "samples", "srt_share", "grpo_kl", "decay")
     for f in fields(Config):  # every number is a count or a size
         value = getattr(cfg, f.name)
         if f.type in (int, float) and not (value >= 0 if f.name in may_be_0 else value > 0):
@@ -155,6 +157,8 @@ def make_config(cls=Config, **given) -> Config:
     if cfg.method == "grpo" and (cfg.group < 2 or cfg.distil_batch % cfg.group):
         raise UserError(f"--method grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide --distil-batch "
                         f"{cfg.distil_batch}")
+    if cfg.cycles > 1 and cfg.method != "sdzero" and not cfg.on_revisions:
+        raise UserError(f"--cycles {cfg.cycles} repeats the phases of sdzero; --method {cfg.method} has --rounds or none")
     if cfg.on_revisions and cfg.method != "rft":
         raise UserError(f"--on-revisions is a variant of --method rft, not of {cfg.method}")
     if cfg.samples:
@@ -486,8 +490,7 @@ class TokenLoss(torch.autograd.Function):
 
 def token_loss(hidden, head, loss_fn):
     """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
-    rows = CHUNK // len(head[0])
-    return TokenLoss.apply(hidden, *head, loss_fn, max(1, rows - rows % 16))  # matrix products like multiples of 16
+    return TokenLoss.apply(hidden, *head, loss_fn, chunk_rows(len(head[0])))
 
 
 def nll_loss(model, hidden, targets, weights=None):
@@ -583,7 +586,7 @@ def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
 # ----------------------------------------------------------------------------------------------------------------------------
 # Phase 1: self-revision training (SRT)
 # ----------------------------------------------------------------------------------------------------------------------------
-def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> list[dict]:
+def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, tag="") -> list[dict]:
     """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
 
     A tuple is kept if its revision is verified (unless cfg.filtered is off), and not the same as an earlier one of that first answer.
@@ -591,17 +594,17 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
     questions = [q for q in questions for _ in range(cfg.first_answers)]
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "init")
+    seed = derived_seed(cfg.seed, "init" + tag)
     first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit,
-                     desc="phase 1: first answers", folder=folder, key="init")
-    folder.log("init", 0, **folder.count(first))
+                     desc="phase 1: first answers", folder=folder, key="init" + tag)
+    folder.log("init" + tag, 0, **folder.count(first))
     questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
     contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
     edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "revise")
+    seed = derived_seed(cfg.seed, "revise" + tag)
     revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit,
-                       desc="phase 1: revisions", folder=folder, key="revise")
-    folder.log("revise", 0, **folder.count(revised))
+                       desc="phase 1: revisions", folder=folder, key="revise" + tag)
+    folder.log("revise" + tag, 0, **folder.count(revised))
     records, seen = [], set()
     for question, y, z in zip(questions, first, revised):
         key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
@@ -677,13 +680,13 @@ def fine_tune(model, rows: list[list[tuple]], cfg: Config, folder: RunFolder, ph
     folder.save_state(phase, steps, model)
 
 
-def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
+def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder, tag="") -> None:
     """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation."""
     rows = list(filter(None, (srt_examples(r, cfg, end_ids) for r in records if r["kept"])))
     if not rows:
         raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
                         "more (--srt-questions, --revisions), or start from a stronger model.")
-    fine_tune(model, rows, cfg, folder, "srt")
+    fine_tune(model, rows, cfg, folder, "srt" + tag)
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -741,7 +744,8 @@ def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_i
         batch = questions[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]
         samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
                            derived_seed(cfg.seed, phase, step, "rollout"), folder=folder, key=f"{phase} {step}")
-        lr, stats = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps)), folder.count(samples)
+        left = (steps - step) / steps / cfg.decay if cfg.decay else 1.0
+        lr, stats = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps), left), folder.count(samples)
         for _ in range(updates):
             student.train()
             loss = learn(samples)
@@ -765,10 +769,10 @@ def shuffled(questions: list[dict], n: int, cfg: Config, name: str) -> list[dict
     return [questions[i] for i in order[:n]]
 
 
-def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, at_round=None) -> None:
+def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, tag="", at_round=None) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update."""
-    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil")
-    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil",
+    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil" + tag)
+    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil" + tag,
               lambda samples: distil_on(student, teacher, samples, cfg, phrases, end_ids), at_round=at_round)
 
 
@@ -991,32 +995,40 @@ def train(cfg: Config, folder: RunFolder) -> None:
                 save_checkpoint(tokenizer, model, folder.path / name)
             measure(name)
 
-        measure("base")
-        if (cfg.method in ("sdzero", "srt") and cfg.phase1 or cfg.on_revisions) and phase != "distil":
-            file = folder.path / "revisions.jsonl"
-            if phase == "srt":
+        def revise_and_fine_tune(questions, name, tag):
+            file = folder.path / f"revisions{tag}.jsonl"
+            if phase == name:
                 records = [json.loads(line) for line in file.read_text().splitlines()]
             else:
-                records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, folder)
+                records = collect_revisions(model, tokenizer, grader, questions, cfg, phrases, end_ids, folder, tag)
                 if folder.writes:
                     replace_file(file, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in records)))
-                folder.save_state("srt", 0, model)
+                folder.save_state(name, 0, model)
             kept = [r for r in records if r["kept"]]
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer", flush=True)
             for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
                 show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            srt(model, records, cfg, end_ids, folder)
+            srt(model, records, cfg, end_ids, folder, tag)
             if not cfg.on_revisions:
-                checkpoint("srt")
-        if cfg.method == "sdzero":
-            question = sets[cfg.eval_split][0]
-            prompt = chat_ids(tokenizer, question["prompt"])
-            if phase != "distil":
-                show(f"an answer before phase 2 (right: {what_is_right(question)})", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder, at_round=lambda r: measure(f"round {r}"))
-            show("the same question after phase 2", to_text(tokenizer, generate(model, [prompt], cfg, end_ids, 0)[0]))
-        elif cfg.method == "rft" and not cfg.on_revisions:
+                checkpoint(name)
+
+        measure("base")
+        order = [f"{name}-{c}" if c > 1 else name for c in range(1, cfg.cycles + 1) for name in ("srt", "distil")]
+        done = order.index(phase) if phase in order else 0  # where a resumed run stands
+        for i, name in enumerate(order if cfg.method in ("sdzero", "srt") or cfg.on_revisions else ()):
+            c, tag = i // 2, name[len(name.split("-")[0]):]
+            part = [q[len(q) * c // cfg.cycles:len(q) * (c + 1) // cfg.cycles] for q in (sets["srt"], sets["distil"])][i % 2]
+            if i < done:
+                continue
+            if name.startswith("distil"):
+                if cfg.method == "sdzero":
+                    distil(model, tokenizer, grader, part, cfg, phrases, end_ids, folder, tag, at_round=lambda r: measure(f"round {r}{tag}"))
+                    if name != order[-1]:
+                        measure(f"cycle {c + 1}")
+            elif cfg.phase1:
+                revise_and_fine_tune(part, name, tag)
+        if cfg.method == "rft" and not cfg.on_revisions:
             rft(model, tokenizer, grader, both, cfg, end_ids, folder)
         elif cfg.method == "grpo":
             grpo(model, tokenizer, grader, both, cfg, end_ids, folder)

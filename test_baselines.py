@@ -149,7 +149,7 @@ def test_sdft_gradient_is_the_divergence_to_the_model_with_the_demonstration(tok
     assert relative(gradients(student), gradients(brute)) < 1e-4
 
 
-METHODS = [{"method": "sdzero"}, {"method": "sdzero", "phase1": False}, {"method": "srt"}, {"method": "rft"}, {"method": "rft", "rounds": 3},
+METHODS = [{"method": "sdzero"}, {"method": "sdzero", "cycles": 2, "decay": 0.5}, {"method": "sdzero", "phase1": False}, {"method": "srt"}, {"method": "rft"}, {"method": "rft", "rounds": 3},
            {"method": "rft", "on_revisions": True}, {"method": "grpo", "grpo_kl": 0.1, "grpo_updates": 2}, {"method": "sdft"}, {"method": "sft"}]
 named = pytest.mark.parametrize("options", METHODS, ids=lambda o: "-".join(map(str, o.values())))
 
