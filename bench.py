@@ -139,7 +139,8 @@ def step(args) -> dict:
     phrases = sdzero.phrase_ids(tokenizer, sdzero.control_phrases(cfg, student.config.model_type))
     teacher, optimizer = sdzero.frozen_copy(student), sdzero.adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg)
     loaded, seconds, losses = resident("VmHWM"), [], []
-    samples = samples_of(RESPONSES, 48, len(tokenizer), end_ids[0])
+    responses = RESPONSES[:args.rows]
+    samples = samples_of(responses, 48, len(tokenizer), end_ids[0])
     student.train()
     for _ in range(args.steps + 1):
         start = time.perf_counter()
@@ -147,7 +148,7 @@ def step(args) -> dict:
         sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
         seconds.append(time.perf_counter() - start)
     planned = sum(modeling.memory(modeling.sizes(student.config), cfg, gpu=False)["phase 2: training"].values())
-    return {"tokens_per_second": sum(RESPONSES) / median(seconds[1:] or seconds), "peak_mb": resident("VmHWM") / 1e6, "precision":
+    return {"tokens_per_second": sum(responses) / median(seconds[1:] or seconds), "peak_mb": resident("VmHWM") / 1e6, "precision":
             ("bfloat16 arithmetic and gradients; weights fp32, kept as a bfloat16 and its 16 lower bits (split)" if args.dtype == "bfloat16" else
              "fp32 weights, gradients and arithmetic") + f"; {args.moments} moments",
             "micro_tokens": cfg.micro_tokens, "base_mb": base / 1e6, "loaded_mb": loaded / 1e6, "plan_mb": planned / 1e6,
@@ -232,6 +233,7 @@ def main(argv=None) -> int:
             p.add_argument("--micro-tokens", type=int, default=300)
         if name == "step":
             p.add_argument("--steps", type=int, default=5)
+            p.add_argument("--rows", type=int, default=len(RESPONSES), help="fewer rows than the benchmark's, for a quick look")
             p.add_argument("--dtype", default="bfloat16" if fast_bfloat16() else "float32", choices=["float32", "bfloat16"])
             p.add_argument("--moments", default="bfloat16", choices=["float32", "bfloat16"])
             p.add_argument("--gradient-checkpointing", action="store_true")

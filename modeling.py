@@ -94,7 +94,7 @@ def load_tokenizer_and_model(cfg):
     if device != "cpu" and not (cfg.micro_tokens and cfg.rollout_batch):
         fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
     if cfg.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what loading and splitting freed
         ctypes.CDLL(None).malloc_trim(0)
     return tokenizer, model

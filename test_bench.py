@@ -1,6 +1,7 @@
 """The memory plan, what keeps memory small, and what goes on when it runs out.   pytest -q test_bench.py"""
 import json
-
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ import bench
 import modeling
 import sdzero
 from sdzero import Config, UserError
-from test_sdzero import END_IDS, as_samples, gradients, random_model, relative, rows_of_ids, small
+from test_sdzero import END_IDS, as_samples, gradients, random_model, relative, rows_of_ids, small, smollm2, tokenizer  # noqa: F401
 
 # the public configurations of Qwen/Qwen3-4B-Instruct-2507 and allenai/Olmo-3-7B-Instruct, as far as memory depends on them
 QWEN3_4B = dict(model_type="qwen3", architectures=["Qwen3ForCausalLM"], hidden_size=2560, intermediate_size=9728, num_hidden_layers=36,
@@ -47,6 +48,24 @@ def test_plan_from_the_configuration_alone(tmp_path, capsys, config, parameters,
     options = line.split("  ")[-1].split()  # they are options of sdzero.py, and fit
     given = sdzero.parse_options(["--dtype", "bfloat16", *options], sdzero.Config, "")
     assert modeling.peak(s, Config(**given)) < 80e9 and given["micro_tokens"] > 4096 and given["rollout_batch"] >= 8
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["SmolLM2-135M", "random, vocabulary 151,936"])
+def test_plan_is_near_the_measured_peak(tmp_path, tokenizer, name, dtype):  # noqa: F811
+    """Phase 2's training in a process of its own: its largest resident memory, all libraries in it, is within 15 % of the plan."""
+    if name == "SmolLM2-135M":
+        model = smollm2()
+    else:
+        model = str(tmp_path / "random")
+        config = transformers.Qwen3Config(vocab_size=151936, hidden_size=512, intermediate_size=1536, num_hidden_layers=6, num_attention_heads=8,
+                                          num_key_value_heads=4, head_dim=64, tie_word_embeddings=True, eos_token_id=2)
+        transformers.Qwen3ForCausalLM(config).save_pretrained(model)
+        tokenizer.save_pretrained(model)
+    done = subprocess.run([sys.executable, bench.__file__, "step", "--model", model, "--steps", "1", "--rows", "3", "--dtype", dtype,
+                           "--json", str(tmp_path / "step.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert 0.85 < json.loads((tmp_path / "step.json").read_text())["plan_over_measured"] < 1.15
 
 
 def test_plan_counts_the_states_as_they_are():

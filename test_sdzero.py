@@ -175,7 +175,7 @@ HEADS = [dict(), dict(bias=False), dict(final_logit_softcapping=2.0), dict(logit
 @pytest.mark.parametrize("kind", ["reverse", "forward", "mixed"])
 @pytest.mark.parametrize("head", HEADS, ids=str)
 def test_divergence_and_gradient_equal_brute_force(monkeypatch, kind, head, chunk):
-    monkeypatch.setattr(sdzero, "CHUNK", chunk * 17)  # 17: the vocabulary
+    monkeypatch.setattr(sdzero, "chunk_rows", lambda vocabulary: chunk)
     student, teacher = fake_model(seed=1, **head), fake_model(hidden=5, seed=2, **head)  # the teacher may be of another width
     hidden = (3 * torch.randn(11, 6, dtype=torch.float64)).requires_grad_()
     teacher_hidden = 3 * torch.randn(11, 5, dtype=torch.float64)
@@ -192,7 +192,7 @@ def test_divergence_and_gradient_equal_brute_force(monkeypatch, kind, head, chun
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
 @pytest.mark.parametrize("head", HEADS, ids=str)
 def test_nll_and_gradient_equal_brute_force(monkeypatch, head, chunk):
-    monkeypatch.setattr(sdzero, "CHUNK", chunk * 17)  # 17: the vocabulary
+    monkeypatch.setattr(sdzero, "chunk_rows", lambda vocabulary: chunk)
     model, targets = fake_model(seed=3, **head), torch.arange(9) * 5 % 17
     hidden = (3 * torch.randn(9, 6, dtype=torch.float64)).requires_grad_()
     leaves = [p for p in (hidden, model.head.weight, model.head.bias) if p is not None]
@@ -821,7 +821,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(phrases):
     for checkpointing in (False, True):
         student, calls = random_model(1), []
         if checkpointing:
-            student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            student.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
         student.model.layers[0].self_attn.register_forward_pre_hook(lambda *a: calls.append(1))
         student.train()
         loss = sdzero.distil_on(student, sdzero.frozen_copy(random_model(2)), samples, small(), phrases, END_IDS)
