@@ -393,7 +393,7 @@ def plan(cfg) -> str:
     asked = (fitted(s, cfg, here) if here else None) or found.get(80) or next(iter(found.values()), dataclasses.replace(
         cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8))
     phases, gb = memory(s, asked), lambda x: f"{x / 1e9:.1f}" if x else "-"
-    parts = dict.fromkeys(name for phase in phases.values() for name in phase)
+    parts = dict.fromkeys(name for phase in phases.values() for name, size in phase.items() if size)
     rows = [["GB on one GPU", *phases]] + [[part, *(gb(p.get(part, 0)) for p in phases.values())] for part in parts]
     rows += [["together", *(gb(sum(p.values())) for p in phases.values())]]
     text = [f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} tokens\nwith {flags(asked)}", table(rows)]
