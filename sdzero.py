@@ -93,6 +93,7 @@ class Config:
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
+    l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper (README says what it gains)")
     srt_epochs: int = option(3, "passes over the kept tuples (rft, sft: over theirs)")
     srt_batch: int = option(64, "tuples per optimiser step")
     srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
@@ -163,7 +164,7 @@ def make_config(cls=Config, **given) -> Config:
         raise UserError(f"--on-revisions is a variant of --method rft, not of {cfg.method}")
     if cfg.samples:
         divide_samples(cfg)
-    if cfg.phase1 and not cfg.l_revision and cfg.l_generation == "none":
+    if cfg.phase1 and not (cfg.l_revision or cfg.l_answer) and cfg.l_generation == "none":
         raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
     return cfg
 
@@ -622,11 +623,11 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
 def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], list[int]]]:
     """(context, target) pairs of one tuple: L_revision's and L_generation's, in ids exactly as they were sampled.
 
-    With cfg.on_revisions, the control, the one pair is what was revised to, as if it had been answered at once.
+    With cfg.l_answer also what was revised to, as if it had been answered at once; for the control, cfg.on_revisions, that alone.
     """
+    examples = [(record["prompt_ids"], record["revised_ids"])] if cfg.l_answer or cfg.on_revisions else []
     if cfg.on_revisions:
-        return [(record["prompt_ids"], record["revised_ids"])]
-    examples = []
+        return examples
     if cfg.l_revision:
         examples.append((record["revised_context"], record["revised_ids"]))
     if cfg.l_generation == "all" or (cfg.l_generation == "wrong" and not record["init_reward"]):

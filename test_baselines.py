@@ -73,6 +73,8 @@ def test_weights_are_put_back_exactly(low_precision):
 def test_control_trains_on_verified_revisions_as_answers():
     record = {"prompt_ids": [3, 4], "revised_context": [3, 4, 5, 6], "revised_ids": [7, 2], "init_reward": 0.0}
     assert sdzero.srt_examples(record, small(method="rft", on_revisions=True), END_IDS) == [([3, 4], [7, 2])]
+    both = sdzero.srt_examples(record, small(l_answer=True, l_generation="none"), END_IDS)
+    assert both == [([3, 4], [7, 2]), ([3, 4, 5, 6], [7, 2])]
     with pytest.raises(sdzero.UserError, match="none of 1 revisions was verified"):
         sdzero.srt(random_model(), [record | {"kept": False}], small(method="rft", on_revisions=True), END_IDS, None)
 
