@@ -163,19 +163,24 @@ def summary_table(summary: dict, n: int) -> str:
 # ----------------------------------------------------------------------------------------------------------------------------
 # compare: every method at the same budgets of samples, over several seeds
 # ----------------------------------------------------------------------------------------------------------------------------
-def rows_of(name: str, samples: int) -> dict[str, dict]:
+def rows_of(name: str, samples: int, tiny: bool = True) -> dict[str, dict]:
     """{row: options of sdzero.py} of a table at a budget of so many samples."""
     if name == "methods":
-        return {"SD-Zero": {}, "SRT (phase 1 alone)": {"method": "srt"}, "RFT": {"method": "rft"}, "iterated RFT": {"method": "rft", "rounds": 4},
+        return {"SD-Zero": {}, "SD-Zero with L_answer": {"l_answer": True}, "SRT (phase 1 alone)": {"method": "srt"}, "RFT": {"method": "rft"},
+                "iterated RFT": {"method": "rft", "rounds": 8} | ({"srt_epochs": 8} if tiny else {}),
                 "RFT on verified revisions": {"method": "rft", "on_revisions": True}, "GRPO": {"method": "grpo"}, "SDFT": {"method": "sdft"},
                 "SFT on demonstrations": {"method": "sft"}}
-    longer = {"samples": samples * 3 // 2, "srt_share": 4 / 9}  # phase 1 as with the default share of 2/3, phase 2 2.5 times as long
-    return {"SD-Zero": {}, "L_generation only": {"l_revision": False}, "L_revision only": {"l_generation": "none"},
-            "L_generation of wrong answers only": {"l_generation": "wrong"}, "no SRT": {"phase1": False}, "unfiltered revisions": {"filtered": False},
-            "flipped reward": {"flip_reward": True}, "phase 1 gets 1/3": {"srt_share": 1 / 3}, "phase 1 gets 1/2": {"srt_share": 1 / 2},
-            "phase 1 gets 5/6": {"srt_share": 5 / 6}, "forward KL": {"divergence": "forward"}, "mixed KL": {"divergence": "mixed"},
-            "frozen teacher": {"rounds": 1}, "2 rounds": {"rounds": 2}, "4 rounds": {"rounds": 4}, "teacher synchronised every 16 steps": {"sync_every": 16},
-            "phase 2 longer, frozen teacher": {**longer, "rounds": 1}, "phase 2 longer, 2 rounds": {**longer, "rounds": 2}}
+    longer = {"samples": samples * 3 // 2, "srt_share": 4 / 9}  # phase 1 as with a share of 2/3, phase 2 2.5 times as long
+    rows = {"SD-Zero": {}, "L_revision only": {"l_revision": True, "l_generation": "none"},
+            "L_generation only": {"l_revision": False, "l_generation": "all"}, "both": {"l_revision": True, "l_generation": "all"},
+            "L_generation of wrong answers only": {"l_generation": "wrong"}, "with L_answer": {"l_answer": True}, "no SRT": {"phase1": False},
+            "unfiltered revisions": {"filtered": False}, "flipped reward": {"flip_reward": True}, "phase 1 gets 1/3": {"srt_share": 1 / 3},
+            "phase 1 gets 1/2": {"srt_share": 1 / 2}, "phase 1 gets 5/6": {"srt_share": 5 / 6}, "forward KL": {"divergence": "forward"},
+            "mixed KL": {"divergence": "mixed"}, "2 rounds": {"rounds": 2}, "4 rounds": {"rounds": 4},
+            "teacher synchronised every 16 steps": {"sync_every": 16}, "2 cycles of both phases": {"cycles": 2},
+            "phase 2 longer": longer, "phase 2 longer, 2 rounds": {**longer, "rounds": 2}}
+    del rows["L_revision only" if tiny else "both"]  # which is SD-Zero's default there
+    return rows
 
 
 @dataclass
@@ -271,7 +276,7 @@ def compare_methods(given: dict) -> dict:
     except ValueError:
         raise sdzero.UserError(f"--budgets {cfg.budgets}: give whole numbers with commas, as in 1536,4608") from None
     budgets = budgets if cfg.table == "methods" or cfg.budgets else budgets[-1:]
-    names = list(rows_of(cfg.table, budgets[0]))
+    names = list(rows_of(cfg.table, budgets[0], tiny))
     chosen = [name.strip() for name in cfg.rows.split(",")] if cfg.rows else names
     if unknown := set(chosen) - set(names):
         raise sdzero.UserError(f"--rows: no row {', '.join(map(repr, unknown))} in this table; there are {', '.join(map(repr, names))}")
@@ -279,7 +284,7 @@ def compare_methods(given: dict) -> dict:
     for seed in range(cfg.seeds):
         for budget in budgets[::-1]:
             for row in chosen:
-                options = {"samples": budget, **passed, **rows_of(cfg.table, budget)[row], "seed": seed}
+                options = {"samples": budget, **passed, **rows_of(cfg.table, budget, tiny)[row], "seed": seed}
                 folder = out / "runs" / f"{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{budget}-{seed}"
                 todo.append((seed, budget, row, {**options, "out": str(folder)}))
     for *_, options in todo:

@@ -130,8 +130,11 @@ class Config:
 
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
-TINY = dict(srt_questions=768, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048,
-            srt_batch=16, srt_lr=1e-3, distil_batch=16, distil_lr=2e-4, warmup_steps=10, eval_samples=2)
+TINY = dict(srt_questions=384, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, revisions=7,
+            l_generation="none", srt_epochs=16, srt_batch=16, srt_lr=1e-3, distil_batch=16, distil_lr=3e-4, warmup_steps=10, decay=1.0,
+            eval_samples=2)
+TINY_BASELINES = {"rft": dict(revisions=3), "grpo": dict(group=8, distil_batch=32, distil_lr=5e-4, decay=0.0), "sdft": dict(distil_lr=1e-5),
+                  "sft": dict(srt_epochs=3)}
 
 
 def is_tiny(model: str) -> bool:
@@ -142,7 +145,7 @@ def is_tiny(model: str) -> bool:
 
 def make_config(cls=Config, **given) -> Config:
     """Options that were not given take the paper's default, or TINY's where the model is tiny. Raises UserError for bad values."""
-    preset = TINY if is_tiny(given.get("model", Config.model)) else {}
+    preset = TINY | TINY_BASELINES.get(given.get("method"), {}) if is_tiny(given.get("model", Config.model)) else {}
     cfg = cls(**{**preset, **given})
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
