@@ -418,18 +418,19 @@ class KL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a, b):
-        p, ratio = F.log_softmax(a, -1), F.log_softmax(b, -1)  # two buffers, for log p_a and log p_b at first
-        ctx.p_b = ratio.exp() if ctx.needs_input_grad[1] else None
-        ratio.neg_().add_(p)
-        kl = torch.linalg.vecdot(p.exp_(), ratio)
-        ctx.p_a, ctx.ratio, ctx.kl = p, ratio, kl.detach()  # kl itself would make a cycle, and all of this wait for the collector
+        p, terms = F.log_softmax(a, -1), F.log_softmax(b, -1)  # two buffers, for log p_a and log p_b at first
+        ctx.p_b = terms.exp() if ctx.needs_input_grad[1] else None
+        terms.neg_().add_(p)
+        terms.mul_(p.exp_())  # p_a (log p_a - log p_b)
+        kl = terms.sum(-1)
+        ctx.p_a, ctx.terms, ctx.kl = p, terms, kl.detach()  # kl itself would make a cycle, and all of this wait for the collector
         return kl
 
     @staticmethod
     def backward(ctx, grad):
-        grad_a = ctx.ratio.sub_(ctx.kl[:, None]).mul_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[0] else None
+        grad_a = ctx.terms.addcmul_(ctx.p_a, ctx.kl[:, None], value=-1).mul_(grad[:, None]) if ctx.needs_input_grad[0] else None
         grad_b = ctx.p_b.sub_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[1] else None
-        ctx.p_a = ctx.p_b = ctx.ratio = None  # overwritten: no second backward pass
+        ctx.p_a = ctx.p_b = ctx.terms = None  # overwritten: no second backward pass
         return grad_a, grad_b
 
 
