@@ -1,5 +1,6 @@
 """What a run writes, how it goes on after a kill, and how several processes share it. Nothing here knows the method."""
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -95,10 +96,11 @@ class RunFolder:
         self.journal = {}
         config = {k: v for k, v in asdict(cfg).items() if k != "fresh"}
         if self.writes:
-            for file in [f for name in self.OWN for f in self.path.glob(name)] if cfg.fresh else ():
-                shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
             try:
-                (self.path / "state").mkdir(parents=True, exist_ok=True)
+                self.lock()
+                for file in [f for name in self.OWN for f in self.path.glob(name)] if cfg.fresh else ():
+                    shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
+                self.lock()
                 (self.path / "state" / "rollouts.jsonl").touch()
             except OSError as e:
                 raise UserError(f"--out {self.path} cannot be written: {e.strerror}") from e
@@ -128,6 +130,17 @@ class RunFolder:
                 f.write(b"\n")
         if self.writes:
             os.truncate(self.path / "metrics.jsonl", min(self.saved.get("metrics", 0), (self.path / "metrics.jsonl").stat().st_size))
+
+    def lock(self) -> None:
+        """Two processes in one folder would spoil both runs: the first holds state/lock until it ends. Raises UserError, OSError."""
+        (self.path / "state").mkdir(parents=True, exist_ok=True)
+        self.locked = (self.path / "state" / "lock").open("a")
+        try:
+            fcntl.lockf(self.locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(f"another process is at work in {self.path}: wait for it, stop it, or give another --out") from None
+        except OSError:
+            pass  # a file system without locks
 
     def recall(self, key: str):
         """The batch of rollouts journalled under `key`, or None."""

@@ -151,6 +151,18 @@ def test_another_configuration_is_refused_and_fresh_starts_anew(tmp_path, checkp
     assert note.read_text() == "mine" and json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 3
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_two_processes_do_not_share_a_run_folder(tmp_path, checkpoint, coin, fresh):  # noqa: F811
+    cfg = small(checkpoint, out=str(tmp_path / "run"))
+    folder = sdzero.RunFolder(cfg)
+    code = "import sys, sdzero, test_sdzero\ntry: sdzero.RunFolder(test_sdzero.small(sys.argv[1], out=sys.argv[2], fresh=bool(int(sys.argv[3]))))\n" \
+           "except sdzero.UserError as e: print(e)"
+    run = lambda: subprocess.run([sys.executable, "-c", code, checkpoint, cfg.out, str(int(fresh))], cwd=HERE, capture_output=True, text=True)  # noqa: E731
+    assert "another process is at work" in run().stdout and (tmp_path / "run" / "config.json").is_file()
+    folder.locked.close()
+    assert run().stdout == ""
+
+
 def test_a_finished_run_only_prints_its_table(tmp_path, checkpoint, coin, capsys, monkeypatch):  # noqa: F811
     cfg = small(checkpoint, out=str(tmp_path / "run"))
     results = sdzero.run(cfg)
