@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,11 +148,14 @@ def step(args) -> dict:
         losses.append(sdzero.distil_on(student, teacher, samples, cfg, phrases, end_ids))
         sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
         seconds.append(time.perf_counter() - start)
-    planned = sum(modeling.memory(modeling.sizes(student.config), cfg, gpu=False)["phase 2: training"].values())
+    lengths = [len(s["context"]) + len(s["ids"]) for s in samples]  # so few rows may leave the largest pass below --micro-tokens
+    largest = max(len(rows) * max(lengths[i] for i in rows) for rows in sdzero.micro_batches(lengths, cfg.micro_tokens))
+    as_run = replace(cfg, micro_tokens=largest)
+    planned = sum(modeling.memory(modeling.sizes(student.config), as_run, gpu=False)["phase 2: training"].values())
     return {"tokens_per_second": sum(responses) / median(seconds[1:] or seconds), "peak_mb": resident("VmHWM") / 1e6, "precision":
             ("bfloat16 arithmetic and gradients; weights fp32, kept as a bfloat16 and its 16 lower bits (split)" if args.dtype == "bfloat16" else
              "fp32 weights, gradients and arithmetic") + f"; {args.moments} moments",
-            "micro_tokens": cfg.micro_tokens, "base_mb": base / 1e6, "loaded_mb": loaded / 1e6, "plan_mb": planned / 1e6,
+            "micro_tokens": cfg.micro_tokens, "largest_pass": largest, "base_mb": base / 1e6, "loaded_mb": loaded / 1e6, "plan_mb": planned / 1e6,
             "plan_over_measured": planned / resident("VmHWM"), "threads": torch.get_num_threads(), "seconds": seconds, "losses": losses}
 
 

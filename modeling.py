@@ -95,9 +95,17 @@ def load_tokenizer_and_model(cfg):
         fill_in(cfg, model.config, torch.cuda.mem_get_info(device)[1])
     if cfg.gradient_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    if hasattr(ctypes.CDLL(None), "malloc_trim"):  # glibc keeps what loading and splitting freed
-        ctypes.CDLL(None).malloc_trim(0)
+    trim_heap(model.get_output_embeddings().weight)
     return tokenizer, model
+
+
+def trim_heap(head) -> None:
+    """Give back what glibc's heap holds free between pieces in use, which without this grows to a pass's activations once more.
+
+    For large models on a CPU alone: the pages are faulted in again later, which for a small model would cost more than it saves.
+    """
+    if head.device.type == "cpu" and head.numel() > 4e6 and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def end_token_ids(tokenizer, model) -> list[int]:
@@ -281,7 +289,6 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
 CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)  # GB of memory of usual GPUs
 RESERVE = 0.05  # of a card, for what the allocator cannot use
 CONTEXT, PROCESS = 1e9, 0.35e9  # a GPU's own: driver context, kernels, workspaces; a process on a CPU: Python, torch, transformers
-FREED = 0.7  # of the activations: what glibc's heap holds free between pieces in use while a pass is at its peak (measured, see README)
 PROMPT = 512  # tokens allowed for a prompt and a control phrase
 # from fast to small: more time, same gradient (moments: nearly the same)
 WAYS = ({}, {"gradient_checkpointing": True}, {"gradient_checkpointing": True, "moments": "bfloat16"}, {"gradient_checkpointing": True, "offload": True})
@@ -333,13 +340,18 @@ def memory(s: SimpleNamespace, cfg, gpu: bool = True) -> dict[str, dict[str, flo
                "moments": 0 if off else n * 2 * (2 if cfg.moments == "bfloat16" else 4), "libraries": CONTEXT if gpu else PROCESS}
     layer = layer_activations(s, w)
     kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
-    scored = 2 * micro * w * (4 * s.hidden + 3 * s.mlp)  # the teacher's pass: twice the tokens, one layer at a time
+    layer_pass = micro * w * (4 * s.hidden + 3 * s.mlp)  # what one layer works with, forward or backward, beside what is kept
     chunk = min(chunk_rows(s.vocabulary), micro) * s.vocabulary * (16 if w == 4 else 20)
-    activations, prefill = max(kept * micro, scored), (cfg.rollout_batch or 64) * PROMPT * w * (4 * s.hidden + 3 * s.mlp)
-    training = {"gradients": n * w, "activations": activations, "free pieces of the heap": 0 if gpu else FREED * activations, "KL chunk": chunk,
-                "gradient of the output embedding": s.vocabulary * s.hidden * w * (2 if s.tied else 1)}
-    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4,
-               "prompts read at once": 0 if gpu else prefill}  # a GPU's continuous batching reads them in small parts
+    # the teacher's pass has twice the tokens; the backward pass begins where the chunk's memory is free again
+    activations = max(kept * micro + max(0, layer_pass - chunk), 2 * layer_pass)
+    head = s.vocabulary * s.hidden * w
+    # at the end of the backward pass, where a tied embedding's two gradients are added in a third tensor, activations are gone
+    head_gradient = head + (max(0, head - activations - chunk) if s.tied else 0)
+    training = {"gradients": n * w, "activations": activations, "KL chunk": chunk, "gradient of the output embedding": head_gradient}
+    prefill = (cfg.rollout_batch or 64) * PROMPT * w * (4 * s.hidden + 3 * s.mlp)
+    rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4}
+    if not gpu:  # a GPU's continuous batching reads prompts in small parts
+        rollout["prompts read at once"] = prefill
     teacher = {"teacher": n * w}
     return {"phase 1: rollouts": {**lasting, "moments": 0, **rollout}, "phase 1: training": {**lasting, **training},
             "phase 2: rollouts": {**lasting, **teacher, **rollout}, "phase 2: training": {**lasting, **teacher, **training}}
@@ -393,7 +405,7 @@ def plan(cfg) -> str:
     asked = (fitted(s, cfg, here) if here else None) or found.get(80) or next(iter(found.values()), dataclasses.replace(
         cfg, micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens, rollout_batch=cfg.rollout_batch or 8))
     phases, gb = memory(s, asked), lambda x: f"{x / 1e9:.1f}" if x else "-"
-    parts = dict.fromkeys(name for phase in phases.values() for name, size in phase.items() if size)
+    parts = dict.fromkeys(name for phase in phases.values() for name in phase)
     rows = [["GB on one GPU", *phases]] + [[part, *(gb(p.get(part, 0)) for p in phases.values())] for part in parts]
     rows += [["together", *(gb(sum(p.values())) for p in phases.values())]]
     text = [f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} tokens\nwith {flags(asked)}", table(rows)]

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 import verify
-from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, update
+from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, trim_heap, update
 from options import option, parse_options
 from questions import UserError, load_questions
 from report import figure, interval, results_table
@@ -495,6 +495,7 @@ class TokenLoss(torch.autograd.Function):
 
 def token_loss(hidden, head, loss_fn):
     """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
+    trim_heap(head[0])  # the peak of a step is here
     return TokenLoss.apply(hidden, *head, loss_fn, chunk_rows(len(head[0])))
 
 
