@@ -177,7 +177,7 @@ def rows_of(name: str, samples: int, tiny: bool = True) -> dict[str, dict]:
             "unfiltered revisions": {"filtered": False}, "flipped reward": {"flip_reward": True}, "phase 1 gets 1/3": {"srt_share": 1 / 3},
             "phase 1 gets 1/2": {"srt_share": 1 / 2}, "phase 1 gets 5/6": {"srt_share": 5 / 6}, "forward KL": {"divergence": "forward"},
             "mixed KL": {"divergence": "mixed"}, "2 rounds": {"rounds": 2}, "4 rounds": {"rounds": 4},
-            "teacher synchronised every 16 steps": {"sync_every": 16}, "2 cycles of both phases": {"cycles": 2},
+            "teacher synchronised every 16 steps": {"sync_every": 16},
             "phase 2 longer": longer, "phase 2 longer, 2 rounds": {**longer, "rounds": 2}}
     del rows["L_revision only" if tiny else "both"]  # which is SD-Zero's default there
     return rows

@@ -2,6 +2,7 @@
 import html
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,14 @@ def results_table(results: dict[str, dict]) -> str:
          percent(r, "revised_accuracy"), percent(r, "correction_rate")] for name, r in results.items()])
 
 
+REVISION_WORDS = re.compile(r"\b(wait|start(ing)? over|redo|wrong|mistake|correct(ion)?|re-?check|try again|rephrase|actually)\b", re.IGNORECASE)
+
+
+def revision_words(samples: list[dict]) -> float:
+    """Words of revising aloud per response, which SRT brings in and phase 2 takes out again (the paper's self-evolution)."""
+    return float(np.mean([len(REVISION_WORDS.findall(s["text"])) for s in samples]))
+
+
 def pyplot():
     """matplotlib without a display; None, said in a line, where it is missing."""
     try:
@@ -72,7 +81,7 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     axes[0].legend()
     axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
     axes[1].set(title="mean response", ylabel="tokens")
-    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"].split("-")[0] in ("distil", "grpo", "sdft")]
+    steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] in ("distil", "grpo", "sdft")]
     axes[2].set(title="on-policy training", xlabel="step", ylabel="nats")
     axes[2].plot([s.get("kl", np.nan) for s in steps], color="black", label="KL per response (nats)")
     reward = axes[2].twinx()
@@ -115,7 +124,7 @@ def evolution_figure(path: Path, results: dict[str, dict], metrics: list[dict]) 
     """Phase 2 against the samples so far: rollouts right, length, revision words, KL; and both accuracies before and after each round."""
     if not (plt := pyplot()):
         return
-    steps = [m for m in metrics if m["phase"].split("-")[0] in ("distil", "grpo", "sdft")]
+    steps = [m for m in metrics if m["phase"] in ("distil", "grpo", "sdft")]
     fig, axes = plt.subplots(1, 5, figsize=(17, 3.2), constrained_layout=True)
     shown = (("reward", 100, "rollouts right, %"), ("length", 1, "tokens of a rollout"), ("revision_words", 1, "revision words of a rollout"),
              ("kl", 1, "KL of a rollout, nats"))

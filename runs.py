@@ -88,8 +88,8 @@ class RunFolder:
     to step, so a run that repeats some steps from a saved state repeats them exactly. state/ holds the last two saved states and
     a journal of every batch of rollouts; one rank writes, all read. Raises UserError where the folder holds another run.
     """
-    OWN = ("config.json", "metrics.jsonl", "revisions*.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "srt-*", "sdzero",
-           "rft", "grpo", "sdft", "sft")
+    OWN = ("config.json", "metrics.jsonl", "revisions.jsonl", "results.json", "figure.png", "bad_batch.json", "state", "srt", "sdzero", "rft",
+           "grpo", "sdft", "sft")
 
     def __init__(self, cfg):
         self.path, self.writes, self.stop, self.save_every = Path(cfg.out), rank() == 0, False, cfg.save_every
@@ -98,7 +98,7 @@ class RunFolder:
         if self.writes:
             try:
                 self.lock()
-                for file in [f for name in self.OWN for f in self.path.glob(name)] if cfg.fresh else ():
+                for file in [self.path / name for name in self.OWN] if cfg.fresh else ():
                     shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
                 self.lock()
                 (self.path / "state" / "rollouts.jsonl").touch()

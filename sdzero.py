@@ -15,7 +15,8 @@ control phrase P_r, chosen by the reward r, and writes a better answer.
     python sdzero.py --help                                       # every option, with its default
 
 Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, baselines, evaluation, main. The rewards
-are in verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py.
+are in verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py,
+the command line in options.py.
 """
 import contextlib
 import copy
@@ -43,7 +44,7 @@ import verify
 from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, trim_heap, update
 from options import option, parse_options
 from questions import UserError, load_questions
-from report import figure, interval, results_table
+from report import figure, interval, results_table, revision_words
 from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -109,7 +110,6 @@ class Config:
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
     rounds: int = option(1, "sdzero: parts of phase 2, before each of which the teacher is set to the student and evaluated; rft: samplings")
-    cycles: int = option(1, "sdzero: times that both phases are gone through, each time with its part of the questions, from what is there by then")
     kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
     grad_clip: float = option(1.0, "largest gradient norm, both phases")
     # baselines
@@ -161,8 +161,6 @@ def make_config(cls=Config, **given) -> Config:
     if cfg.method == "grpo" and (cfg.group < 2 or cfg.distil_batch % cfg.group):
         raise UserError(f"--method grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide --distil-batch "
                         f"{cfg.distil_batch}")
-    if cfg.cycles > 1 and cfg.method != "sdzero" and not cfg.on_revisions:
-        raise UserError(f"--cycles {cfg.cycles} repeats the phases of sdzero; --method {cfg.method} has --rounds or none")
     if cfg.on_revisions and cfg.method != "rft":
         raise UserError(f"--on-revisions is a variant of --method rft, not of {cfg.method}")
     if cfg.samples:
@@ -326,14 +324,6 @@ def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], s
             if desc and folder and folder.stopping():
                 raise KeyboardInterrupt
     return responses
-
-
-REVISION_WORDS = re.compile(r"\b(wait|start(ing)? over|redo|wrong|mistake|correct(ion)?|re-?check|try again|rephrase|actually)\b", re.IGNORECASE)
-
-
-def revision_words(samples: list[dict]) -> float:
-    """Words of revising aloud per response, which SRT brings in and phase 2 takes out again (the paper's self-evolution)."""
-    return float(np.mean([len(REVISION_WORDS.findall(s["text"])) for s in samples]))
 
 
 def to_text(tokenizer, ids: list[int]) -> str:
@@ -592,7 +582,7 @@ def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
 # ----------------------------------------------------------------------------------------------------------------------------
 # Phase 1: self-revision training (SRT)
 # ----------------------------------------------------------------------------------------------------------------------------
-def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, tag="") -> list[dict]:
+def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> list[dict]:
     """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
 
     A tuple is kept if its revision is verified (unless cfg.filtered is off), and not the same as an earlier one of that first answer.
@@ -600,17 +590,17 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
     questions = [q for q in questions for _ in range(cfg.first_answers)]
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "init" + tag)
+    seed = derived_seed(cfg.seed, "init")
     first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit,
-                     desc="phase 1: first answers", folder=folder, key="init" + tag)
-    folder.log("init" + tag, 0, **folder.count(first))
+                     desc="phase 1: first answers", folder=folder, key="init")
+    folder.log("init", 0, **folder.count(first))
     questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
     contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
     edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "revise" + tag)
+    seed = derived_seed(cfg.seed, "revise")
     revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit,
-                       desc="phase 1: revisions", folder=folder, key="revise" + tag)
-    folder.log("revise" + tag, 0, **folder.count(revised))
+                       desc="phase 1: revisions", folder=folder, key="revise")
+    folder.log("revise", 0, **folder.count(revised))
     records, seen = [], set()
     for question, y, z in zip(questions, first, revised):
         key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
@@ -686,13 +676,13 @@ def fine_tune(model, rows: list[list[tuple]], cfg: Config, folder: RunFolder, ph
     folder.save_state(phase, steps, model)
 
 
-def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder, tag="") -> None:
+def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
     """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation."""
     rows = list(filter(None, (srt_examples(r, cfg, end_ids) for r in records if r["kept"])))
     if not rows:
         raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
                         "more (--srt-questions, --revisions), or start from a stronger model.")
-    fine_tune(model, rows, cfg, folder, "srt" + tag)
+    fine_tune(model, rows, cfg, folder, "srt")
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -775,10 +765,10 @@ def shuffled(questions: list[dict], n: int, cfg: Config, name: str) -> list[dict
     return [questions[i] for i in order[:n]]
 
 
-def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, tag="", at_round=None) -> None:
+def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, at_round=None) -> None:
     """Phase 2: on-policy rollouts, reward, KL to the reviser, update."""
-    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil" + tag)
-    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil" + tag,
+    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil")
+    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil",
               lambda samples: distil_on(student, teacher, samples, cfg, phrases, end_ids), at_round=at_round)
 
 
@@ -819,14 +809,9 @@ def sft(model, tokenizer, questions, cfg: Config, end_ids, folder: RunFolder) ->
     with_one = [q for q in questions if q.get("demonstration")]
     if not with_one:
         raise UserError("--method sft needs demonstrations: a column named demonstration, solution, or an answer that ends in #### 42")
-    rows = [[(chat_ids(tokenizer, q["prompt"]), tokenizer.encode(q["demonstration"], add_special_tokens=False) + [turn_end(tokenizer, end_ids)])]
-            for q in with_one]
+    end = [tokenizer.eos_token_id if tokenizer.eos_token_id in end_ids else end_ids[0]]
+    rows = [[(chat_ids(tokenizer, q["prompt"]), tokenizer.encode(q["demonstration"], add_special_tokens=False) + end)] for q in with_one]
     fine_tune(model, rows, cfg, folder, "sft")
-
-
-def turn_end(tokenizer, end_ids) -> int:
-    """The token that ends an answer nobody sampled."""
-    return tokenizer.eos_token_id if tokenizer.eos_token_id in end_ids else end_ids[0]
 
 
 def what_is_right(question: dict) -> str:
@@ -977,8 +962,8 @@ def train(cfg: Config, folder: RunFolder) -> None:
     end_ids = end_token_ids(tokenizer, model)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     phase = folder.saved.get("phase")
-    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; rollouts by {engine(model)}; run folder {folder.path}; questions: "
-          + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
+    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; rollouts by {engine(model)}; run folder "
+          f"{folder.path}; questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
           + (f"; going on from {phase} step {folder.saved['step']}" if phase else ""))
     both = sets["srt"] + sets["distil"]
     prompt = chat_ids(tokenizer, both[0]["prompt"])
@@ -1001,40 +986,27 @@ def train(cfg: Config, folder: RunFolder) -> None:
                 save_checkpoint(tokenizer, model, folder.path / name)
             measure(name)
 
-        def revise_and_fine_tune(questions, name, tag):
-            file = folder.path / f"revisions{tag}.jsonl"
-            if phase == name:
+        measure("base")
+        if (cfg.method in ("sdzero", "srt") and cfg.phase1 or cfg.on_revisions) and phase != "distil":
+            file = folder.path / "revisions.jsonl"
+            if phase == "srt":
                 records = [json.loads(line) for line in file.read_text().splitlines()]
             else:
-                records = collect_revisions(model, tokenizer, grader, questions, cfg, phrases, end_ids, folder, tag)
+                records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, folder)
                 if folder.writes:
                     replace_file(file, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in records)))
-                folder.save_state(name, 0, model)
+                folder.save_state("srt", 0, model)
             kept = [r for r in records if r["kept"]]
             reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
             print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer", flush=True)
             for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
                 show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            srt(model, records, cfg, end_ids, folder, tag)
+            srt(model, records, cfg, end_ids, folder)
             if not cfg.on_revisions:
-                checkpoint(name)
-
-        measure("base")
-        order = [f"{name}-{c}" if c > 1 else name for c in range(1, cfg.cycles + 1) for name in ("srt", "distil")]
-        done = order.index(phase) if phase in order else 0  # where a resumed run stands
-        for i, name in enumerate(order if cfg.method in ("sdzero", "srt") or cfg.on_revisions else ()):
-            c, tag = i // 2, name[len(name.split("-")[0]):]
-            part = [q[len(q) * c // cfg.cycles:len(q) * (c + 1) // cfg.cycles] for q in (sets["srt"], sets["distil"])][i % 2]
-            if i < done:
-                continue
-            if name.startswith("distil"):
-                if cfg.method == "sdzero":
-                    distil(model, tokenizer, grader, part, cfg, phrases, end_ids, folder, tag, at_round=lambda r: measure(f"round {r}{tag}"))
-                    if name != order[-1]:
-                        measure(f"cycle {c + 1}")
-            elif cfg.phase1:
-                revise_and_fine_tune(part, name, tag)
-        if cfg.method == "rft" and not cfg.on_revisions:
+                checkpoint("srt")
+        if cfg.method == "sdzero":
+            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder, at_round=lambda r: measure(f"round {r}"))
+        elif cfg.method == "rft" and not cfg.on_revisions:
             rft(model, tokenizer, grader, both, cfg, end_ids, folder)
         elif cfg.method == "grpo":
             grpo(model, tokenizer, grader, both, cfg, end_ids, folder)

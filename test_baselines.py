@@ -151,7 +151,7 @@ def test_sdft_gradient_is_the_divergence_to_the_model_with_the_demonstration(tok
     assert relative(gradients(student), gradients(brute)) < 1e-4
 
 
-METHODS = [{"method": "sdzero"}, {"method": "sdzero", "cycles": 2, "decay": 0.5}, {"method": "sdzero", "phase1": False}, {"method": "srt"}, {"method": "rft"}, {"method": "rft", "rounds": 3},
+METHODS = [{"method": "sdzero"}, {"method": "sdzero", "rounds": 2, "decay": 0.5}, {"method": "sdzero", "phase1": False}, {"method": "srt"}, {"method": "rft"}, {"method": "rft", "rounds": 3},
            {"method": "rft", "on_revisions": True}, {"method": "grpo", "grpo_kl": 0.1, "grpo_updates": 2}, {"method": "sdft"}, {"method": "sft"}]
 named = pytest.mark.parametrize("options", METHODS, ids=lambda o: "-".join(map(str, o.values())))
 
@@ -299,4 +299,4 @@ def test_page_escapes_what_a_model_wrote():
 
 
 def test_revision_words():
-    assert sdzero.revision_words([{"text": "Wait, this is wrong. Let me start over."}, {"text": "7+5=12"}]) == 1.5
+    assert report.revision_words([{"text": "Wait, this is wrong. Let me start over."}, {"text": "7+5=12"}]) == 1.5
