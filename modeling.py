@@ -415,8 +415,8 @@ def plan(cfg) -> str:
     else:
         cpu = dataclasses.replace(cfg, offload=False, micro_tokens=cfg.micro_tokens or 2048, rollout_batch=cfg.rollout_batch or 64)
         ram, needs = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), peak(s, cpu, gpu=False)
-        text.append(f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needs / 1e9:.1f} GB {'fit' if needs <= ram * 0.9 else 'do not fit'}, "
-                    f"with {flags(cpu)}")
+        verdict = "fit" if needs <= ram * 0.9 else "do not fit"
+        text.append(f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needs / 1e9:.1f} GB, libraries included, {verdict}, with {flags(cpu)}")
     if found:
         text += ["the fastest settings that fit:\n" + table([["card", "needs GB", "settings"]] + [
             [f"{card} GB", gb(peak(s, settings)), flags(settings)] for card, settings in found.items()]), f"smallest card: {min(found)} GB"]

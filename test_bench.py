@@ -179,6 +179,16 @@ def test_padding_is_below_a_tenth(budget, rows):
     assert padded < sum(lengths) / 0.9
 
 
+@pytest.mark.parametrize("rows", [64, 128, 512])
+def test_padding_is_below_a_tenth_with_the_defaults(rows, prompt=80, phrase=16, budget=2048):
+    """Responses of a few hundred tokens, log-normal: the student's rows, and the teacher's in the same passes, which read y twice."""
+    lengths = np.random.default_rng(rows).lognormal(5.6, 0.6, rows).clip(10, 2000).astype(int)  # mean about 320
+    student, teacher = (prompt + lengths).tolist(), (prompt + phrase + 2 * lengths).tolist()
+    passes = sdzero.micro_batches(student, budget)
+    for row in (student, teacher):
+        assert sum(len(p) * max(row[i] for i in p) for p in passes) < sum(row) / 0.9
+
+
 def test_no_token_is_computed_twice_in_a_step(phrases=((3, 4), (5, 6))):
     """Every row goes once through each model; padding is all that comes on top of what the loss needs."""
     student, teacher, seen = random_model(1), random_model(2).requires_grad_(False), {}
