@@ -241,8 +241,8 @@ def same_options(folder: Path, cfg, names) -> bool:
 def measured(folder: Path, method: str) -> dict:
     """What the table shows of one run, and of its base."""
     def shown(r):
-        return {"accuracy": r["accuracy"], "accuracy_greedy": r["accuracy_greedy"], "pass_at_8": pass_at_k(r["scores"], min(8, len(r["scores"][0]))),
-                "mean_tokens": r["mean_tokens"], "revised_accuracy": r["revised_accuracy"], "correction_rate": r["correction_rate"]}
+        rates = {key: r[key] for name in ("accuracy", "accuracy_greedy", "revised_accuracy", "correction_rate") for key in (name, name + "_ci")}
+        return {**rates, "pass_at_8": pass_at_k(r["scores"], min(8, len(r["scores"][0]))), "mean_tokens": r["mean_tokens"]}
 
     results, last = read_results(folder), json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     totals = {"samples": last["samples"], "trained_tokens": last["trained"], "seconds": last["seconds"]}
@@ -250,12 +250,16 @@ def measured(folder: Path, method: str) -> dict:
 
 
 def over_runs(runs: list[dict]) -> dict:
-    """{key: {"mean", "ci", "values"}} over seeds; a correction rate is left out where no answer was wrong."""
+    """{key: {"mean", "ci", "values"}} over seeds; of a single run its own interval over questions, None where there is none.
+
+    A correction rate is left out where no answer was wrong.
+    """
     summary = {}
-    for key in runs[0]:
+    for key in [k for k in runs[0] if not k.endswith("_ci")]:
         values = [r[key] for r in runs if r[key] is not None]
-        mean, low, high = over_seeds(values) if values else (math.nan, math.nan, math.nan)
-        summary[key] = {"mean": mean, "ci": [low, high], "values": values}
+        mean, *ci = over_seeds(values) if values else (None, math.inf, math.inf)
+        own = runs[0].get(key + "_ci") if len(runs) == 1 else None
+        summary[key] = {"mean": mean, "ci": ci if math.isfinite(ci[0]) else own, "values": values}
     return summary
 
 
@@ -320,27 +324,25 @@ def compare_methods(given: dict) -> dict:
                 line = {"method": row, "budget": budget, "seeds": sorted(runs), **over_runs(list(runs.values()))}
                 ours = {seed: done["SD-Zero", budget, seed]["run"] for seed in runs if ("SD-Zero", budget, seed) in done}
                 if row != "SD-Zero" and ours:  # paired by seed: the same questions and the same samples' seeds
-                    line["sdzero_leads_by"] = {key: dict(zip(("mean", "low", "high"), over_seeds([ours[s][key] - runs[s][key] for s in ours])))
-                                             for key in ("accuracy", "accuracy_greedy")}
+                    line["sdzero_leads_by"] = over_runs([{key: ours[s][key] - runs[s][key] for key in ("accuracy", "accuracy_greedy")} for s in ours])
                 table.append(line)
     return {"table": cfg.table, "model": cfg.model, "task": cfg.task, "options": passed, "rows": table, "failed": failed}
 
 
 def comparison_table(out: dict) -> str:
-    """The table that compare prints: means over seeds, with 95 % t-intervals."""
+    """The table that compare prints: means over seeds, with 95 % t-intervals (of one seed: Wilson's, over questions)."""
     def cell(value, scale=100.0, digits=1):
-        low, high = (scale * x for x in value["ci"])
-        bounds = f" [{low:.{digits}f}, {high:.{digits}f}]" if math.isfinite(low) else ""
-        return "-" if math.isnan(value["mean"]) else f"{scale * value['mean']:.{digits}f}{bounds}"
+        bounds = " [{:.{d}f}, {:.{d}f}]".format(*(scale * x for x in value["ci"]), d=digits) if value["ci"] else ""
+        return "-" if value["mean"] is None else f"{scale * value['mean']:.{digits}f}{bounds}"
 
-    mean = lambda value, scale=1.0, digits=0: cell({"mean": value["mean"], "ci": [math.nan, math.nan]}, scale, digits)  # noqa: E731
+    mean = lambda value, scale=1.0, digits=0: cell(value | {"ci": None}, scale, digits)  # noqa: E731
     rows = [["method", "samples", "trained tokens", "seconds", "sampled acc. %", "greedy acc. %", "pass@8 %", "tokens", "revised acc. %",
              "correction rate %", "SD-Zero leads by (sampled)"]]
     for r in out["rows"]:
         lead = r.get("sdzero_leads_by", {}).get("accuracy")
         rows.append([r["method"], mean(r["samples"]), mean(r["trained_tokens"]), mean(r["seconds"]), cell(r["accuracy"]), cell(r["accuracy_greedy"]),
                      mean(r["pass_at_8"], 100, 1), mean(r["mean_tokens"], 1, 1), cell(r["revised_accuracy"]), cell(r["correction_rate"]),
-                     cell({"mean": lead["mean"], "ci": [lead["low"], lead["high"]]}) if lead else ""])
+                     cell(lead) if lead else ""])
     return table(rows)
 
 

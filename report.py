@@ -104,8 +104,8 @@ def curve(path: Path, out: dict) -> None:
         for i, name in enumerate(methods):
             rows = sorted((r for r in out["rows"] if r["method"] == name), key=lambda r: r["budget"])
             places = [r["budget"] * 1.015 ** (i - len(methods) / 2) for r in rows]  # beside each other, so that the bars can be told apart
-            mean, low, high = (np.array([100 * x for x in values]) for values in zip(*((r[key]["mean"], *r[key]["ci"]) for r in rows)))
-            bars = None if not np.isfinite(low).all() else np.maximum(0, [mean - low, high - mean])
+            mean, low, high = 100 * np.array([(r[key]["mean"], *(r[key]["ci"] or [np.nan] * 2)) for r in rows]).T
+            bars = np.maximum(0, [mean - low, high - mean]) if np.isfinite(low).all() else None
             ax.errorbar(places, mean, bars, fmt=LINES[i % len(LINES)], capsize=2, linewidth=1, label=name)
         for r in out["rows"]:
             if not r["budget"] or not r["samples"]["mean"]:
