@@ -216,8 +216,8 @@ def train_once(options: dict, threads: int, shared: list[Path]) -> Path:
         asked = ["model", "task", "data", "digits", "seed", "dtype", "device", "temperature", "max_tokens", "rollout_batch", "eval_questions",
                  "eval_samples", "eval_split", "chat_template", "rephrase_phrase", "correct_phrase"]
         for other in shared if not results else ():
-            if "base" in read_results(other) and same_options(other, cfg, asked):
-                write_json(folder / "results.json", {"base": read_results(other)["base"]})
+            if (base := read_results(other).get("base")) and same_options(other, cfg, asked):
+                write_json(folder / "results.json", {"base": base})
                 break
         command = [sys.executable, str(Path(sdzero.__file__).resolve()), *as_flags(options)]
         with (folder / "log.txt").open("w") as log:
@@ -381,11 +381,12 @@ def token_rewards(student, teacher, samples: list[dict], cfg) -> None:
     """
     for rows in sdzero.micro_batches([len(s["teacher_context"]) + len(s["ids"]) for s in samples], cfg.micro_tokens or 2048):
         ids = [samples[i]["ids"] for i in rows]
-        contexts = {name: [samples[i][key] for i in rows] for name, key in (("student", "context"), ("teacher", "teacher_context"))}
-        reward = sdzero.log_probs(student, contexts["student"], ids) - sdzero.log_probs(teacher, contexts["teacher"], ids)
+        targets = torch.tensor([t for r in ids for t in r], device=student.device)  # (N,)
         with torch.no_grad():
-            hidden = sdzero.response_hidden(student, contexts["student"], ids), sdzero.response_hidden(teacher, contexts["teacher"], ids)
-            kl = sdzero.distillation_loss(student, hidden[0], teacher, hidden[1], cfg.divergence)[1]
+            hidden, teacher_hidden = (sdzero.response_hidden(model, [samples[i][key] for i in rows], ids)  # (N, H)
+                                      for model, key in ((student, "context"), (teacher, "teacher_context")))
+            reward = sdzero.nll_loss(teacher, teacher_hidden, targets)[1] - sdzero.nll_loss(student, hidden, targets)[1]  # (N,)
+            kl = sdzero.distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence)[1]  # (N,)
         lengths = [len(r) for r in ids]
         for i, r, k in zip(rows, reward.split(lengths), kl.split(lengths)):
             samples[i]["token_reward"], samples[i]["kl"] = r.tolist(), k.tolist()

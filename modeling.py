@@ -348,10 +348,9 @@ def memory(s: SimpleNamespace, cfg, gpu: bool = True) -> dict[str, dict[str, flo
     # at the end of the backward pass, where a tied embedding's two gradients are added in a third tensor, activations are gone
     head_gradient = head + (max(0, head - activations - chunk) if s.tied else 0)
     training = {"gradients": n * w, "activations": activations, "KL chunk": chunk, "gradient of the output embedding": head_gradient}
-    prefill = (cfg.rollout_batch or 64) * PROMPT * w * (4 * s.hidden + 3 * s.mlp)
     rollout = {"KV cache": (cfg.rollout_batch or 64) * row * s.layers * 2 * s.key * w, "logits": (cfg.rollout_batch or 64) * s.vocabulary * 4 * 4}
     if not gpu:  # a GPU's continuous batching reads prompts in small parts
-        rollout["prompts read at once"] = prefill
+        rollout["prompts read at once"] = (cfg.rollout_batch or 64) * PROMPT * w * (4 * s.hidden + 3 * s.mlp)
     teacher = {"teacher": n * w}
     return {"phase 1: rollouts": {**lasting, "moments": 0, **rollout}, "phase 1: training": {**lasting, **training},
             "phase 2: rollouts": {**lasting, **teacher, **rollout}, "phase 2: training": {**lasting, **teacher, **training}}
