@@ -106,7 +106,7 @@ class Config:
     distil_batch: int = option(128, "rollouts per optimiser step, one for each question (grpo: --group for each)")
     distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
     warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
-    decay: float = option(0.0, "share of phase 2's steps, the last ones, over which the learning rate falls to 0; 0: constant, as in the paper")
+    decay: float = option(0.0, "share of each round's steps, the last ones, over which the learning rate falls to 0; 0: constant, as in the paper")
     distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
     sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
     rounds: int = option(1, "sdzero: parts of phase 2, before each of which the teacher is set to the student and evaluated; rft: samplings")
@@ -724,24 +724,27 @@ def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_i
     """The loop of every on-policy method: sample from the student, grade, learn(samples), which adds a gradient, and step.
 
     `questions` come in the order of their use, cfg.distil_batch at a step. The teacher is set to the student every cfg.sync_every
-    steps, and before each of cfg.rounds equal parts but the first, when at_round(part) is called too.
+    steps, and before each of cfg.rounds equal parts but the first, when at_round(part) is called too. Each part has a learning-rate
+    schedule of its own: a teacher is best set to a student that has settled.
     """
     optimizer, steps = adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg), math.ceil(len(questions) / cfg.distil_batch)
-    rounds = {steps * i // cfg.rounds: i for i in range(1, cfg.rounds)}  # step -> rounds that end before it
+    ends = [steps * i // cfg.rounds for i in range(1, cfg.rounds + 1)]  # of the rounds: the step after their last
     start = folder.restore(student, optimizer, teacher) if folder.saved.get("phase") == phase else 0
     bar = tqdm(range(start, steps), phase, steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
     for step in bar:
         folder.checkpoint(phase, step, student, optimizer, teacher)
-        synchronised = step > 0 and (step in rounds or (cfg.sync_every > 0 and step % cfg.sync_every == 0))
-        if step in rounds and at_round:
-            at_round(rounds[step])
+        ended = sum(end <= step for end in ends)
+        first, end = [0, *ends][ended], ends[ended]
+        synchronised = step > 0 and (step == first or (cfg.sync_every > 0 and step % cfg.sync_every == 0))
+        if synchronised and step == first and at_round:
+            at_round(ended)
         if synchronised:
             teacher.load_state_dict(student.state_dict())
         batch = questions[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]
         samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
                            derived_seed(cfg.seed, phase, step, "rollout"), folder=folder, key=f"{phase} {step}")
-        left = (steps - step) / steps / cfg.decay if cfg.decay else 1.0
-        lr, stats = cfg.distil_lr * min(1.0, (step + 1) / max(1, cfg.warmup_steps), left), folder.count(samples)
+        left = (end - step) / (end - first) / cfg.decay if cfg.decay else 1.0
+        lr, stats = cfg.distil_lr * min(1.0, (step - first + 1) / max(1, cfg.warmup_steps), left), folder.count(samples)
         for _ in range(updates):
             student.train()
             loss = learn(samples)

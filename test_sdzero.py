@@ -331,6 +331,17 @@ def test_teacher_moves_only_at_a_synchronisation(monkeypatch, tmp_path, tokenize
     assert [line["lr"] for line in lines] == [cfg.distil_lr * factor for factor in (0.5, 1, 1, 1, 1, 1, 1)]  # constant after warm-up
 
 
+def test_each_round_has_a_learning_rate_schedule_of_its_own(tmp_path, tokenizer, phrases, coin):
+    cfg, ended = small(distil_batch=2, distil_questions=14, rounds=2, decay=1.0, warmup_steps=2), []
+    questions = sdzero.load_questions(cfg)["distil"]
+    sdzero.distil(random_model(4), tokenizer, coin, questions, cfg, phrases, END_IDS, run_folder(tmp_path), at_round=ended.append)
+    lines = lines_of(tmp_path / "run" / "metrics.jsonl")
+    assert ended == [1] and [line["synchronised"] for line in lines] == [i == 3 for i in range(7)]
+    assert [line["lr"] / cfg.distil_lr for line in lines] == pytest.approx([1 / 2, 2 / 3, 1 / 3, 1 / 2, 3 / 4, 2 / 4, 1 / 4])
+    sdzero.distil(random_model(4), tokenizer, coin, questions[:2], replace(cfg, rounds=3), phrases, END_IDS, run_folder(tmp_path / "few"), ended.append)
+    assert ended == [1]  # one step has no rounds
+
+
 # ----------------------------------------------------------------------------------------------------------------------------
 # The reviser's prompt: the same ids everywhere, and the ids that were sampled
 # ----------------------------------------------------------------------------------------------------------------------------
