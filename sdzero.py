@@ -130,10 +130,9 @@ class Config:
 
 
 # The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
-TINY = dict(srt_questions=384, distil_questions=1536, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, revisions=7,
-            l_generation="none", srt_epochs=16, srt_batch=16, srt_lr=1e-3, distil_batch=16, distil_lr=3e-4, warmup_steps=10, decay=1.0,
-            eval_samples=2)
-TINY_BASELINES = {"rft": dict(revisions=3), "grpo": dict(group=8, distil_batch=32, distil_lr=5e-4, decay=0.0), "sdft": dict(distil_lr=1e-5),
+TINY = dict(srt_questions=924, distil_questions=912, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, l_generation="none",
+            srt_epochs=16, srt_batch=16, srt_lr=1e-3, distil_batch=4, distil_lr=3e-4, warmup_steps=10, decay=1.0, eval_samples=2)
+TINY_BASELINES = {"grpo": dict(group=8, distil_batch=32, distil_lr=5e-4, decay=0.0), "sdft": dict(distil_batch=16, distil_lr=1e-5),
                   "sft": dict(srt_epochs=3)}
 
 
