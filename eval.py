@@ -138,26 +138,38 @@ def over_seeds(values) -> tuple[float, float, float]:
     return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
-def summarise(folders: list[str]) -> dict:
-    """{stage: {key: {"mean", "ci", "values"}}} over the results.json of several runs, for the stages that all of them have."""
-    runs = [json.loads((Path(f) / "results.json").read_text()) for f in folders]
-    keys = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated", "revised_accuracy", "correction_rate")
+def over_runs(runs: list[dict]) -> dict:
+    """{key: {"mean", "ci", "values"}} over seeds; of a single run its own interval over questions, None where there is none.
+
+    A correction rate is left out where no answer was wrong.
+    """
     summary = {}
-    for stage in [s for s in runs[0] if all(s in r for r in runs)]:
-        summary[stage] = {}
-        for key in keys:
-            values = [r[stage][key] for r in runs if r[stage].get(key) is not None]
-            mean, low, high = over_seeds(values) if values else (math.nan, math.nan, math.nan)
-            summary[stage][key] = {"mean": mean, "ci": [low, high], "values": values}
+    for key in [k for k in runs[0] if not k.endswith("_ci")]:
+        values = [r[key] for r in runs if r[key] is not None]
+        mean, *ci = over_seeds(values) if values else (None, math.inf, math.inf)
+        own = runs[0].get(key + "_ci") if len(runs) == 1 else None
+        summary[key] = {"mean": mean, "ci": ci if math.isfinite(ci[0]) else own, "values": values}
     return summary
 
 
+def mean_cell(value: dict, scale: float = 100.0, digits: int = 1, bounds: bool = True) -> str:
+    """One of over_runs as a table shows it: mean [low, high]."""
+    brackets = " [{:.{d}f}, {:.{d}f}]".format(*(scale * x for x in value["ci"]), d=digits) if bounds and value["ci"] else ""
+    return "-" if value["mean"] is None else f"{scale * value['mean']:.{digits}f}{brackets}"
+
+
+def summarise(folders: list[str]) -> dict:
+    """{stage: {key: {"mean", "ci", "values"}}} over the results.json of several runs, for the stages that all of them have."""
+    runs = [read_results(Path(f)) for f in folders]
+    keys = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated", "revised_accuracy", "correction_rate")
+    names = [*keys, *(f"{key}_ci" for key in keys)]
+    return {stage: over_runs([{key: r[stage].get(key) for key in names} for r in runs]) for stage in runs[0] if all(stage in r for r in runs)}
+
+
 def summary_table(summary: dict, n: int) -> str:
-    """Mean over runs with 95 % t-intervals."""
-    scale = {"mean_tokens": 1}
-    cell = lambda v, s: f"{s * v['mean']:.1f} [{s * v['ci'][0]:.1f}, {s * v['ci'][1]:.1f}]"  # noqa: E731
+    """Mean over runs with 95 % t-intervals (of one run: Wilson's, over questions)."""
     rows = [[f"mean of {n} runs", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]]
-    return table(rows + [[stage] + [cell(v, scale.get(k, 100)) for k, v in values.items()] for stage, values in summary.items()])
+    return table(rows + [[stage] + [mean_cell(v, 1 if k == "mean_tokens" else 100) for k, v in values.items()] for stage, values in summary.items()])
 
 
 # ----------------------------------------------------------------------------------------------------------------------------
@@ -252,20 +264,6 @@ def measured(folder: Path, method: str) -> dict:
     return {"run": {**totals, **shown(results[method])}, "base": {**dict.fromkeys(totals, 0), **shown(results["base"])}}
 
 
-def over_runs(runs: list[dict]) -> dict:
-    """{key: {"mean", "ci", "values"}} over seeds; of a single run its own interval over questions, None where there is none.
-
-    A correction rate is left out where no answer was wrong.
-    """
-    summary = {}
-    for key in [k for k in runs[0] if not k.endswith("_ci")]:
-        values = [r[key] for r in runs if r[key] is not None]
-        mean, *ci = over_seeds(values) if values else (None, math.inf, math.inf)
-        own = runs[0].get(key + "_ci") if len(runs) == 1 else None
-        summary[key] = {"mean": mean, "ci": ci if math.isfinite(ci[0]) else own, "values": values}
-    return summary
-
-
 def compare_methods(given: dict) -> dict:
     """Train every row of the table at every budget with every seed; returns what results.json holds.
 
@@ -334,18 +332,14 @@ def compare_methods(given: dict) -> dict:
 
 def comparison_table(out: dict) -> str:
     """The table that compare prints: means over seeds, with 95 % t-intervals (of one seed: Wilson's, over questions)."""
-    def cell(value, scale=100.0, digits=1):
-        bounds = " [{:.{d}f}, {:.{d}f}]".format(*(scale * x for x in value["ci"]), d=digits) if value["ci"] else ""
-        return "-" if value["mean"] is None else f"{scale * value['mean']:.{digits}f}{bounds}"
-
-    mean = lambda value, scale=1.0, digits=0: cell(value | {"ci": None}, scale, digits)  # noqa: E731
+    mean = lambda value, scale=1.0, digits=0: mean_cell(value, scale, digits, bounds=False)  # noqa: E731
     rows = [["method", "samples", "trained tokens", "seconds", "sampled acc. %", "greedy acc. %", "pass@8 %", "tokens", "revised acc. %",
              "correction rate %", "SD-Zero leads by (sampled)"]]
     for r in out["rows"]:
         lead = r.get("sdzero_leads_by", {}).get("accuracy")
-        rows.append([r["method"], mean(r["samples"]), mean(r["trained_tokens"]), mean(r["seconds"]), cell(r["accuracy"]), cell(r["accuracy_greedy"]),
-                     mean(r["pass_at_8"], 100, 1), mean(r["mean_tokens"], 1, 1), cell(r["revised_accuracy"]), cell(r["correction_rate"]),
-                     cell(lead) if lead else ""])
+        rows.append([r["method"], mean(r["samples"]), mean(r["trained_tokens"]), mean(r["seconds"]), mean_cell(r["accuracy"]), mean_cell(r["accuracy_greedy"]),
+                     mean(r["pass_at_8"], 100, 1), mean(r["mean_tokens"], 1, 1), mean_cell(r["revised_accuracy"]), mean_cell(r["correction_rate"]),
+                     mean_cell(lead) if lead else ""])
     return table(rows)
 
 
