@@ -589,15 +589,13 @@ def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases,
     questions = [q for q in questions for _ in range(cfg.first_answers)]
     prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
     edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "init")
-    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, seed, edit,
+    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, derived_seed(cfg.seed, "init"), edit,
                      desc="phase 1: first answers", folder=folder, key="init")
     folder.log("init", 0, **folder.count(first))
     questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
     contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
     edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
-    seed = derived_seed(cfg.seed, "revise")
-    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, seed, edit,
+    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, derived_seed(cfg.seed, "revise"), edit,
                        desc="phase 1: revisions", folder=folder, key="revise")
     folder.log("revise", 0, **folder.count(revised))
     records, seen = [], set()
@@ -722,9 +720,9 @@ def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_i
               at_round=None) -> None:
     """The loop of every on-policy method: sample from the student, grade, learn(samples), which adds a gradient, and step.
 
-    `questions` come in the order of their use, cfg.distil_batch at a step. The teacher is set to the student every cfg.sync_every
-    steps, and before each of cfg.rounds equal parts but the first, when at_round(part) is called too. Each part has a learning-rate
-    schedule of its own: a teacher is best set to a student that has settled.
+    `questions` come in the order of their use, cfg.distil_batch at a step. The teacher is set to the student every cfg.sync_every steps,
+    and before each of cfg.rounds equal parts but the first, when at_round(part) is called too. Each part has a learning-rate schedule
+    of its own: a teacher is best set to a student that has settled.
     """
     optimizer, steps = adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg), math.ceil(len(questions) / cfg.distil_batch)
     ends = [steps * i // cfg.rounds for i in range(1, cfg.rounds + 1)]  # of the rounds: the step after their last
