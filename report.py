@@ -67,6 +67,12 @@ def save(plt, fig, path: Path) -> None:
     print(f"figure: {path}")
 
 
+def moving_mean(values) -> tuple[range, np.ndarray, int]:
+    """(places, means, width): means of `width` steps in a row, a twentieth of all, at the place of the last of them."""
+    width = max(1, len(values) // 20)
+    return range(width - 1, len(values)), np.convolve(values, np.ones(width) / width, "valid") if len(values) else np.array([]), width
+
+
 def figure(folder: Path, results: dict[str, dict]) -> None:
     """RUN/figure.png: accuracy and length after each phase with 95 % intervals, and phase 2 as it went."""
     if not (plt := pyplot()):
@@ -82,10 +88,11 @@ def figure(folder: Path, results: dict[str, dict]) -> None:
     axes[1].bar(names, [results[n]["mean_tokens"] for n in names], color="lightgrey", edgecolor="black")
     axes[1].set(title="mean response", ylabel="tokens")
     steps = [s for s in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if s["phase"] in ("distil", "grpo", "sdft")]
-    axes[2].set(title="on-policy training", xlabel="step", ylabel="nats")
-    axes[2].plot([s.get("kl", np.nan) for s in steps], color="black", label="KL per response (nats)")
+    at, kl, width = moving_mean([s.get("kl", np.nan) for s in steps])
+    axes[2].set(title="on-policy training" + f" (mean of {width} steps)" * (width > 1), xlabel="step", ylabel="nats")
+    axes[2].plot(at, kl, color="black", label="KL per response (nats)")
     reward = axes[2].twinx()
-    reward.plot([100 * s["reward"] for s in steps], color="grey", linestyle="--", label="rollouts right (%)")
+    reward.plot(at, moving_mean([100 * s["reward"] for s in steps])[1], color="grey", linestyle="--", label="rollouts right (%)")
     reward.set(ylabel="%", ylim=(0, 100))
     axes[2].legend(handles=axes[2].lines + reward.lines, loc="center right")
     save(plt, fig, folder / "figure.png")
@@ -132,9 +139,9 @@ def evolution_figure(path: Path, results: dict[str, dict], metrics: list[dict]) 
         points = [(m["samples"], scale * m[key]) for m in steps if key in m]
         if points:
             x, y = np.array(points).T
-            width = max(1, len(y) // 20)
+            at, means, width = moving_mean(y)
             ax.plot(x, y, color="lightgrey", linewidth=1)
-            ax.plot(x[width - 1:], np.convolve(y, np.ones(width) / width, "valid"), color="black", label=f"mean of {width} steps")
+            ax.plot(x[at], means, color="black", label=f"mean of {width} steps")
         for m in steps:
             if m.get("synchronised"):
                 ax.axvline(m["samples"], color="black", linestyle=":", linewidth=1)
