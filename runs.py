@@ -35,6 +35,13 @@ def gather(item) -> list:
     return items
 
 
+def leave_together() -> None:
+    """End the process group once every rank is here: one that leaves while another still talks to it can take it down."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def sum_gradients(model) -> None:
     """Add up the ranks' gradients. Every loss is divided by the tokens of the whole batch, so the sum is its gradient."""
     for p in model.parameters() if world() > 1 else ():

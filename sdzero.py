@@ -45,7 +45,7 @@ from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, he
 from options import option, parse_options
 from questions import UserError, load_questions
 from report import figure, interval, results_table, revision_words
-from runs import RunFolder, gather, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
+from runs import RunFolder, gather, leave_together, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
 
 # ----------------------------------------------------------------------------------------------------------------------------
 # Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
@@ -1032,6 +1032,7 @@ def main(argv: list[str] | None = None) -> int:
         if rank() > 0:
             sys.stdout = open(os.devnull, "w")  # one rank talks
         run(cfg)
+        leave_together()
     except UserError as e:
         print(f"sdzero: {e}", file=sys.stderr)
         return 2
