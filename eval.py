@@ -175,15 +175,16 @@ def summary_table(summary: dict, n: int) -> str:
 # ----------------------------------------------------------------------------------------------------------------------------
 # compare: every method at the same budgets of samples, over several seeds
 # ----------------------------------------------------------------------------------------------------------------------------
-def rows_of(name: str, samples: int, tiny: bool = True) -> dict[str, dict]:
-    """{row: options of sdzero.py} of a table at a budget of so many samples."""
+def rows_of(name: str, samples: int, **given) -> dict[str, dict]:
+    """{row: options of sdzero.py} of a table at a budget of so many samples, beside those `given` for every row."""
+    tiny = sdzero.is_tiny(given.get("model", sdzero.Config.model))
     if name == "methods":
         epochs = lambda n: {"srt_epochs": n} if tiny else {}  # noqa: E731 - found on validation questions, as TINY
         return {"SD-Zero": {}, "SD-Zero with L_answer": {"l_answer": True, **epochs(32)}, "SRT (phase 1 alone)": {"method": "srt"},
                 "RFT": {"method": "rft"}, "iterated RFT": {"method": "rft", "rounds": 8, **epochs(8)},
                 "RFT on verified revisions": {"method": "rft", "on_revisions": True, **epochs(32)}, "GRPO": {"method": "grpo"},
                 "SDFT": {"method": "sdft"}, "SFT on demonstrations": {"method": "sft"}}
-    usual = sdzero.make_config(**({} if tiny else {"model": "another"}), samples=samples)
+    usual = sdzero.make_config(**given, samples=samples)
     first = usual.srt_questions * usual.first_answers * (1 + usual.revisions)
     longer = {"samples": samples * 3 // 2, "srt_share": first / (samples * 3 // 2)}  # only phase 2 is longer
     rows = {"SD-Zero": {}, "L_revision only": {"l_revision": True, "l_generation": "none"},
@@ -281,7 +282,7 @@ def compare_methods(given: dict) -> dict:
     except ValueError:
         raise sdzero.UserError(f"--budgets {cfg.budgets}: give whole numbers with commas, as in 1536,4608") from None
     budgets = budgets if cfg.table == "methods" or cfg.budgets else budgets[-1:]
-    names = list(rows_of(cfg.table, budgets[0], tiny))
+    names = list(rows_of(cfg.table, budgets[0], **passed))
     chosen = [name.strip() for name in cfg.rows.split(",")] if cfg.rows else names
     if unknown := set(chosen) - set(names):
         raise sdzero.UserError(f"--rows: no row {', '.join(map(repr, unknown))} in this table; there are {', '.join(map(repr, names))}")
@@ -289,7 +290,7 @@ def compare_methods(given: dict) -> dict:
     for seed in range(cfg.seeds):
         for budget in budgets[::-1]:
             for row in chosen:
-                options = {"samples": budget, **passed, **rows_of(cfg.table, budget, tiny)[row], "seed": seed}
+                options = {"samples": budget, **passed, **rows_of(cfg.table, budget, **passed)[row], "seed": seed}
                 folder = out / "runs" / f"{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{budget}-{seed}"
                 todo.append((seed, budget, row, {**options, "out": str(folder)}))
     for *_, options in todo:

@@ -246,6 +246,9 @@ def test_every_row_of_the_tables_is_a_valid_run():
         assert len(configs) == len({repr(c) for c in configs}) or table == "ablations"
     longer = sdzero.make_config(**{"samples": 4608, **evaluation.rows_of("ablations", 4608)["phase 2 longer, 2 rounds"]})
     assert longer.srt_questions == sdzero.make_config(samples=4608).srt_questions and longer.samples == 6912
+    given = {"model": "another", "revisions": 7}
+    longer = sdzero.make_config(**{**given, **evaluation.rows_of("ablations", 60000, **given)["phase 2 longer"]})
+    assert longer.srt_questions == sdzero.make_config(**given, samples=60000).srt_questions and longer.samples == 90000
 
 
 def test_buckets_and_shares_by_hand():
