@@ -179,7 +179,7 @@ def rows_of(name: str, samples: int, **given) -> dict[str, dict]:
     """{row: options of sdzero.py} of a table at a budget of so many samples, beside those `given` for every row."""
     tiny = sdzero.is_tiny(given.get("model", sdzero.Config.model))
     if name == "methods":
-        epochs = lambda n: {"srt_epochs": n} if tiny else {}  # noqa: E731 - found on validation questions, as TINY
+        epochs = lambda n: {"srt_epochs": n} if tiny and "srt_epochs" not in given else {}  # noqa: E731 - tuned as TINY was
         return {"SD-Zero": {}, "SD-Zero with L_answer": {"l_answer": True, **epochs(32)}, "SRT (phase 1 alone)": {"method": "srt"},
                 "RFT": {"method": "rft"}, "iterated RFT": {"method": "rft", "rounds": 8, **epochs(8)},
                 "RFT on verified revisions": {"method": "rft", "on_revisions": True, **epochs(32)}, "GRPO": {"method": "grpo"},

@@ -244,6 +244,7 @@ def test_every_row_of_the_tables_is_a_valid_run():
         rows = evaluation.rows_of(table, 4608)
         configs = [sdzero.make_config(**{"samples": 4608, **options}, out="x") for options in rows.values()]
         assert len(configs) == len({repr(c) for c in configs}) or table == "ablations"
+    assert not any("srt_epochs" in options for options in evaluation.rows_of("methods", 4608, srt_epochs=1).values())  # what was given holds
     longer = sdzero.make_config(**{"samples": 4608, **evaluation.rows_of("ablations", 4608)["phase 2 longer, 2 rounds"]})
     assert longer.srt_questions == sdzero.make_config(samples=4608).srt_questions and longer.samples == 6912
     given = {"model": "another", "revisions": 7}
