@@ -282,7 +282,8 @@ def compare_methods(given: dict) -> dict:
     except ValueError:
         raise sdzero.UserError(f"--budgets {cfg.budgets}: give whole numbers with commas, as in 1536,4608") from None
     budgets = budgets if cfg.table == "methods" or cfg.budgets else budgets[-1:]
-    names = list(rows_of(cfg.table, budgets[0], **passed))
+    rows = {budget: rows_of(cfg.table, budget, **passed) for budget in budgets}
+    names = list(rows[budgets[0]])
     chosen = [name.strip() for name in cfg.rows.split(",")] if cfg.rows else names
     if unknown := set(chosen) - set(names):
         raise sdzero.UserError(f"--rows: no row {', '.join(map(repr, unknown))} in this table; there are {', '.join(map(repr, names))}")
@@ -290,7 +291,7 @@ def compare_methods(given: dict) -> dict:
     for seed in range(cfg.seeds):
         for budget in budgets[::-1]:
             for row in chosen:
-                options = {"samples": budget, **passed, **rows_of(cfg.table, budget, **passed)[row], "seed": seed}
+                options = {"samples": budget, **passed, **rows[budget][row], "seed": seed}
                 folder = out / "runs" / f"{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{budget}-{seed}"
                 todo.append((seed, budget, row, {**options, "out": str(folder)}))
     for *_, options in todo:

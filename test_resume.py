@@ -248,8 +248,7 @@ distil = test_sdzero.gradients(model)
 model.zero_grad()
 nll = sdzero.train_on(model, rows, sum(len(r) for _, r in rows), test_sdzero.small(micro_tokens={budget}))
 torch.save((loss, distil, nll, test_sdzero.gradients(model)), {out!r} + str(sdzero.rank()))
-dist.barrier()  # a rank that ends while the other still talks to it can take it down
-dist.destroy_process_group()
+sdzero.leave_together()
 """
 
 
