@@ -1,336 +1,459 @@
 """Self-Distillation Zero (SD-Zero, arXiv 2604.12002) in one file.
 
-A binary reward says only whether an answer is right. SD-Zero turns it into a target for every token, with no teacher but the
-model itself. One set of weights plays two roles: the *generator* sees a question x and writes y; the *reviser* sees x, y and a
-control phrase P_r, chosen by the reward r, and writes a better answer.
+A binary reward says only whether an answer is right. SD-Zero turns it into a target for every
+token, with no teacher but the model itself. One set of weights plays two roles: the *generator*
+sees a question x and writes y; the *reviser* sees x, y and a control phrase P_r, chosen by the
+reward r, and writes a better answer.
 
-  Phase 1, self-revision training (SRT).  Sample y_init, grade it, let the model revise it, keep the tuples whose revision is
-    verified, and fine-tune on   L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
-  Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student, grade it, and pull the student
-    to what the teacher says of the same tokens once it has seen the whole answer and its verdict:
-    sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).  From time to time the teacher may be set to the student.
+  Phase 1, self-revision training (SRT).  Sample y_init, grade it, let the model revise it, keep the
+    tuples whose revision is verified, and fine-tune on
+    L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
+  Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student,
+    grade it, and pull the student to what the teacher says of the same tokens once it has seen the
+    whole answer and its verdict:
+    sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
+    From time to time the teacher may be set to the student.
 
-    python sdzero.py                                              # embedded tiny model, arithmetic, a laptop's CPU
+    python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
-    python sdzero.py --help                                       # every option, with its default
+    python sdzero.py --help                                       # every option
 
-Read from top to bottom: configuration, prompts, rollouts and rewards, losses, phase 1, phase 2, baselines, evaluation, main. The rewards
-are in verify.py, where questions come from in questions.py, loading a model and stepping it in modeling.py, what a run writes in runs.py,
-the command line in options.py.
+Read from top to bottom: configuration, prompts, rollouts, rewards, losses, phase 1, phase 2,
+evaluation, main. Equation and section numbers are the paper's. `kit.` marks the machine room (out
+of memory, several processes, resuming, loading): what makes this robust and fast, never the idea.
+
+Words, one for one thing:
+  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration"
+  context    the token ids that a model reads before it answers: chat(x), or the reviser's
+  response   y, the token ids that it then sampled; with its end token, if it came to one
+  sample     a dict: a graded response with its context, text, reward and question
+  tuple      x, y_init, P_r, y_revised: what phase 1 collects (a line of revisions.jsonl)
+  row        a sequence to train on: token ids, and where its targets start
+  pass       rows that go through the model together; a step is one or more passes
+  policy     pi, the model; in phase 2 the student (trained) and the teacher (frozen)
 """
-import contextlib
+
 import copy
-import json
 import math
-import os
-import random
-import re
-import shutil
-import signal
 import sys
-import threading
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from tqdm import tqdm
 
-import verify
-from modeling import ALIASES, adamw, chunk_rows, copy_weights, end_token_ids, head_of, load_tokenizer_and_model, logits_of, plan, put_weights, trim_heap, update
-from options import option, parse_options
-from questions import UserError, load_questions
-from report import figure, interval, results_table, revision_words
-from runs import RunFolder, gather, leave_together, rank, replace_file, save_checkpoint, sum_gradients, world, write_json
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# Configuration: one dataclass, which is also the --help. Defaults are the paper's; the embedded model has its own (TINY).
-# ----------------------------------------------------------------------------------------------------------------------------
+import kit
+from kit.errors import UserError
+from kit.late import F, torch
+from kit.options import as_flags, check_ranges, option, parse_options
+from kit.presets import is_tiny
+from kit.seeds import derived_seed, permutation, shuffled
 
 
+# --------------------------------------------------------------------------------------------------
+# Configuration: one dataclass, which is also the --help. The embedded model has its own defaults.
+# --------------------------------------------------------------------------------------------------
 @dataclass
 class Config:
-    # what to train, on what
-    model: str = option("tiny", "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model")
-    task: Literal["arith", "math", "code"] = option("arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots")
-    data: str = option("", "local .jsonl, .json, .csv or .parquet with questions, and answers (--task math, the default then) or tests (code)")
-    digits: int = option(4, "arith: digits of each number")
-    unsafe_exec: bool = option(False, "code: run generated programs even where this host cannot isolate them")
-    out: str = option("", "run folder; empty: out/MODEL-TASK-METHOD-SEED, without sdzero. The same command again goes on where that run was stopped")
-    fresh: bool = option(False, "discard what the run folder holds of an earlier run")
-    save_every: int = option(20, "optimiser steps between two saved states; a resumed run repeats at most so many")
-    seed: int = option(0, "seeds the questions' order, every sample and every shuffle")
-    method: Literal["sdzero", "srt", "rft", "grpo", "sdft", "sft"] = option(
-        "sdzero", "sdzero: both phases; srt: phase 1 alone; rft, grpo, sdft, sft: the paper's baselines, on the questions of both phases")
-    samples: int = option(0, "generated responses that training may use, of any method; 0: as many as the other options come to")
-    # questions: four disjoint sets
-    srt_questions: int = option(6000, "N1: questions of phase 1 (paper: 6K of 15K)")
-    distil_questions: int = option(9000, "N2: questions of phase 2 (paper: 9K of 15K)")
-    eval_questions: int = option(500, "questions in each of the validation and test sets")
-    # the model
+    model: str = option(
+        "tiny",
+        "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model",
+        heading="what to train",
+    )
+    task: Literal["arith", "math", "code"] = option(
+        "arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots"
+    )
+    method: Literal["sdzero", "srt"] = option(
+        "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"
+    )
+    out: str = option(
+        "",
+        "run folder; empty: out/MODEL-TASK-SEED. The same command again goes on where it stopped",
+    )
+    fresh: bool = option(False, "discard the run that the run folder holds")
+    save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
+    seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
+    samples: int = option(
+        0, "responses that training may generate; 0: as many as the other options make", least=0
+    )
     device: str = option("auto", "auto, cpu or cuda")
-    dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the bits that rounding drops, so that small steps count")
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, about 30 % more time")
-    chat_template: str = option("", "for a base model without one: 'plain' (Question:/Answer:), or a file with a Jinja template")
-    rephrase_phrase: str = option("", "P_r for r = 1; empty: the model family's")
-    correct_phrase: str = option("", "P_r for r = 0; empty: the model family's")
-    # sampling
-    temperature: float = option(0.7, "sampling temperature of all rollouts (the KL is always at temperature 1)")
-    max_tokens: int = option(4096, "longest response, in tokens; a response cut off there is wrong and gets no end token")
-    rollout_batch: int = option(0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU")
-    # phase 1
-    phase1: bool = option(True, "--no-phase1 distils from the base itself (ablation: the paper finds almost no gain)")
-    srt_share: float = option(0.0, "share of --samples that phase 1 takes; 0: in proportion to --srt-questions and --distil-questions")
-    first_answers: int = option(1, "first answers y_init per question")
-    revisions: int = option(3, "revisions y_revised per first answer")
-    filtered: bool = option(True, "--no-filtered trains on unverified revisions too (ablation)")
-    flip_reward: bool = option(False, "train on 1 - reward (ablation: must destroy the gain)")
-    trim: bool = option(True, "cut repeating tails and chatty openings off what was sampled, at token boundaries")
-    l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)")
+    chat_template: str = option(
+        "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
+    )
+
+    data: str = option(
+        "",
+        "local .jsonl, .json, .csv or .parquet with questions, and answers or (code) tests",
+        heading="questions: four disjoint sets",
+    )
+    digits: int = option(4, "arith: digits of each number", least=1, most=18)
+    srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
+    distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
+    eval_questions: int = option(
+        500, "questions of the validation set, and of the test set", least=1
+    )
+    unsafe_exec: bool = option(
+        False, "code: run generated programs even where this host cannot isolate them"
+    )
+
+    temperature: float = option(
+        0.7, "of all rollouts (the KL is always at temperature 1)", above=0, heading="sampling"
+    )
+    max_tokens: int = option(
+        4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
+    )
+    rollout_batch: int = option(
+        0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU", least=0
+    )
+
+    phase1: bool = option(
+        True, "--no-phase1 distils from the base itself (an ablation)", heading="phase 1 (SRT)"
+    )
+    srt_share: float = option(
+        0.0,
+        "share of --samples that phase 1 takes; 0: in proportion to N1 and N2",
+        least=0,
+        most=1,
+    )
+    first_answers: int = option(1, "first answers y_init per question", least=1)
+    revisions: int = option(3, "revisions y_revised per first answer", least=1)
+    phrase_if_right: str = option("", "P_r for r = 1; empty: the model family's")
+    phrase_if_wrong: str = option("", "P_r for r = 0; empty: the model family's")
+    filtered: bool = option(True, "--no-filtered keeps unverified revisions too (an ablation)")
+    flip_reward: bool = option(False, "train on 1 - reward (an ablation: must destroy the gain)")
+    trim: bool = option(
+        True, "cut repeating tails and chatty openings off what was sampled, by whole tokens"
+    )
+    l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
-        "all", "train on -log pi([y_init, P_r, y_revised] | x) for tuples with a wrong first answer, for all, or for none")
-    l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper (README says what it gains)")
-    srt_epochs: int = option(3, "passes over the kept tuples (rft, sft: over theirs)")
-    srt_batch: int = option(64, "tuples per optimiser step")
-    srt_lr: float = option(5e-6, "peak learning rate; cosine to 0 after 5 % warm-up")
-    srt_weight_decay: float = option(1e-4, "AdamW weight decay in phase 1")
-    # phase 2
+        "all",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2): if y_init was wrong, always, never",
+    )
+    l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
+    srt_epochs: int = option(3, "passes over the kept tuples", least=1)
+    srt_batch: int = option(64, "tuples per optimiser step", least=1)
+    srt_lr: float = option(
+        5e-6, "peak learning rate; cosine to 0 after 5 % warm-up", above=0, most=1
+    )
+    srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
+
     divergence: Literal["reverse", "forward", "mixed"] = option(
-        "reverse", "KL(student||teacher), KL(teacher||student), or half of each")
-    distil_epochs: int = option(1, "passes over the phase-2 questions")
-    distil_batch: int = option(128, "rollouts per optimiser step, one for each question (grpo: --group for each)")
-    distil_lr: float = option(5e-6, "learning rate; constant after --warmup-steps")
-    warmup_steps: int = option(20, "linear warm-up of phase 2, in steps")
-    decay: float = option(0.0, "share of each round's steps, the last ones, over which the learning rate falls to 0; 0: constant, as in the paper")
-    distil_weight_decay: float = option(0.01, "AdamW weight decay in phase 2")
-    sync_every: int = option(0, "set the teacher to the student every so many steps; 0: frozen teacher")
-    rounds: int = option(1, "sdzero: parts of phase 2, before each of which the teacher is set to the student and evaluated; rft: samplings")
-    kl_clip: float = option(0.0, "count a token's divergence as at most this; a token above it has no gradient. 0: off, as in the paper")
-    grad_clip: float = option(1.0, "largest gradient norm, both phases")
-    # baselines
-    group: int = option(4, "grpo: responses per question; and of rft and sdft, where --samples does not say (the paper's 4)")
-    grpo_updates: int = option(1, "grpo: optimiser steps per batch of rollouts")
-    grpo_clip: float = option(0.2, "grpo: the policy ratio counts only within 1 +- this")
-    grpo_kl: float = option(0.0, "grpo: weight of the KL to the model that training started from")
-    on_revisions: bool = option(False, "rft: train on the base's verified revisions instead of its right answers (a control)")
-    # memory
-    micro_tokens: int = option(0, "tokens (padding included) per forward and backward pass, which the gradient does not depend on; "
-                               "0: 2048 on a CPU, by the memory plan on a GPU")
-    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments; with the paper's betas bfloat16 learns the same")
-    offload: bool = option(False, "keep moments and low halves of bfloat16 weights in CPU memory: exact, some seconds more per step")
-    plan: bool = option(False, "print what the phases need in memory, and which settings fit, from the model's config.json; then stop")
-    # evaluation
-    eval_split: Literal["test", "val"] = option("test", "val: choose settings on validation questions, look at test ones once")
-    eval_samples: int = option(4, "sampled answers per question (avg@k), besides one greedy answer and one revision")
+        "reverse",
+        "KL(student || teacher) (Eq. 4), KL(teacher || student), or half of each",
+        heading="phase 2 (self-distillation)",
+    )
+    distil_epochs: int = option(1, "passes over the questions", least=1)
+    distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
+    distil_lr: float = option(5e-6, "learning rate, constant after the warm-up", above=0, most=1)
+    warmup_steps: int = option(20, "steps of linear warm-up", least=0)
+    decay: float = option(
+        0.0,
+        "share of each round's steps, the last ones, over which the learning rate falls to 0",
+        least=0,
+        most=1,
+    )
+    distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
+    sync_every: int = option(
+        0, "set the teacher to the student every so many steps; 0: frozen teacher", least=0
+    )
+    rounds: int = option(
+        1, "parts of phase 2; between two the teacher is set to the student", least=1
+    )
+    kl_clip: float = option(
+        0.0, "count a token's divergence as at most this, without gradient above; 0: off", least=0
+    )
+    grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
+
+    dtype: Literal["auto", "float32", "bfloat16"] = option(
+        "auto",
+        "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the bits that rounding drops",
+        heading="memory",
+    )
+    gradient_checkpointing: bool = option(
+        False, "compute activations again in the backward pass: less memory, more time"
+    )
+    micro_tokens: int = option(
+        0,
+        "tokens in one pass, padding included; the gradient does not depend on it. 0: 2048 on a "
+        "CPU, by the memory plan on a GPU",
+        least=0,
+    )
+    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
+    offload: bool = option(
+        False, "keep moments and low halves of bfloat16 weights in CPU memory: exact, slower"
+    )
+    plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
+
+    eval_split: Literal["test", "val"] = option(
+        "test",
+        "val: choose settings on validation questions, look at test ones once",
+        heading="evaluation",
+    )
+    eval_samples: int = option(
+        4, "sampled answers per question, besides one greedy answer and one revision", least=1
+    )
 
 
-# The embedded model is 20,000 times smaller and learns at other rates; found on validation questions (see README).
-TINY = dict(srt_questions=924, distil_questions=912, temperature=1.0, max_tokens=160, rollout_batch=512, micro_tokens=2048, l_generation="none",
-            srt_epochs=16, srt_batch=16, srt_lr=1e-3, distil_batch=4, distil_lr=3e-4, warmup_steps=10, decay=1.0, eval_samples=2)
-TINY_BASELINES = {"grpo": dict(group=8, distil_batch=32, distil_lr=5e-4, decay=0.0), "sdft": dict(distil_batch=16, distil_lr=1e-5),
-                  "sft": dict(srt_epochs=3)}
+# The embedded model is 20,000 times smaller and learns at other rates: found on validation
+# questions (docs/results.md).
+TINY = dict(
+    srt_questions=924,
+    distil_questions=912,
+    temperature=1.0,
+    max_tokens=160,
+    rollout_batch=512,
+    micro_tokens=2048,
+    l_generation="none",
+    srt_epochs=16,
+    srt_batch=16,
+    srt_lr=1e-3,
+    distil_batch=4,
+    distil_lr=3e-4,
+    warmup_steps=10,
+    decay=1.0,
+    eval_samples=2,
+)
 
 
-def is_tiny(model: str) -> bool:
-    """Whether `model` is the embedded model or was trained from it: a local checkpoint of less than 5 MB."""
-    weights = Path(ALIASES.get(model, model)) / "model.safetensors"
-    return weights.is_file() and weights.stat().st_size < 5e6
+def preset(model: str) -> dict:
+    """The defaults that belong to a model: TINY for the embedded one and what was trained from it."""
+    return TINY if is_tiny(model) else {}
 
 
-def make_config(cls=Config, **given) -> Config:
-    """Options that were not given take the paper's default, or TINY's where the model is tiny. Raises UserError for bad values."""
-    preset = TINY | TINY_BASELINES.get(given.get("method"), {}) if is_tiny(given.get("model", Config.model)) else {}
-    cfg = cls(**{**preset, **given})
+def make_config(cls=Config, /, **given) -> Config:
+    """The options given, and a default for each other one: the model's preset, or cls's own.
+
+    Raises UserError for a value out of its range, and for options that contradict each other.
+    """
+    cfg = cls(**{**preset(given.get("model", Config.model)), **given})
+    check_ranges(cfg)
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
-        name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, *[cfg.method] * (cfg.method != "sdzero"), str(cfg.seed)]
-        cfg.out = str(Path("out") / "-".join(name))
-    may_be_0 = ("seed", "sync_every", "warmup_steps", "srt_weight_decay", "distil_weight_decay", "rollout_batch", "micro_tokens", "kl_clip",
-                "samples", "srt_share", "grpo_kl", "decay")
-    for f in fields(Config):  # every number is a count or a size
-        value = getattr(cfg, f.name)
-        if f.type in (int, float) and not (value >= 0 if f.name in may_be_0 else value > 0):
-            raise UserError(f"--{f.name.replace('_', '-')} must be {'at least' if f.name in may_be_0 else 'above'} 0, not {value}")
-    if cfg.method == "grpo" and (cfg.group < 2 or cfg.distil_batch % cfg.group):
-        raise UserError(f"--method grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide --distil-batch "
-                        f"{cfg.distil_batch}")
-    if cfg.on_revisions and cfg.method != "rft":
-        raise UserError(f"--on-revisions is a variant of --method rft, not of {cfg.method}")
-    if cfg.samples:
-        divide_samples(cfg)
-    if cfg.phase1 and not (cfg.l_revision or cfg.l_answer) and cfg.l_generation == "none":
-        raise UserError("phase 1 has no loss left: give --l-revision or --l-generation wrong|all, or --no-phase1")
+        name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, cfg.method, str(cfg.seed)]
+        cfg.out = str(Path("out") / "-".join(part for part in name if part != "sdzero"))
+    for contradiction, line in contradictions(cfg):
+        if contradiction:
+            raise UserError(line)
+    srt_questions, distil_questions = divide(cfg)
+    cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
+    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
+    if cfg.method == "sdzero" and cfg.rounds > steps:
+        raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")
     return cfg
 
 
-def divide_samples(cfg: Config) -> None:
-    """Set the numbers of questions so that training generates cfg.samples responses, and not one more."""
+def contradictions(cfg: Config) -> list[tuple[bool, str]]:
+    """(whether it is so, what to say) of each pair of options that excludes the other."""
+    one_phase = cfg.method == "srt" or not cfg.phase1
+    no_loss = not (cfg.l_revision or cfg.l_answer or cfg.l_generation != "none")
+    return [
+        (
+            cfg.method == "srt" and not cfg.phase1,
+            "--method srt is phase 1 alone, and --no-phase1 leaves that out: nothing is left",
+        ),
+        (
+            cfg.phase1 and no_loss,
+            "phase 1 has no loss left: give --l-revision, --l-generation all, or --no-phase1",
+        ),
+        (
+            cfg.phase1 and not cfg.srt_questions,
+            "phase 1 has no questions: give --srt-questions, or --no-phase1",
+        ),
+        (
+            cfg.method == "sdzero" and not cfg.distil_questions,
+            "phase 2 has no questions: give --distil-questions, or --method srt",
+        ),
+        (
+            not cfg.phase1 and (cfg.l_answer or not cfg.filtered),
+            "--l-answer and --no-filtered are of phase 1, which --no-phase1 leaves out",
+        ),
+        (
+            cfg.srt_share > 0 and not cfg.samples,
+            "--srt-share divides --samples between the phases: give both",
+        ),
+        (
+            cfg.srt_share > 0 and one_phase,
+            "--srt-share divides --samples between two phases, and --method srt and --no-phase1 "
+            "leave one",
+        ),
+    ]
+
+
+def divide(cfg: Config) -> tuple[int, int]:
+    """Questions of phase 1 and of phase 2: with --samples, as many as make that many responses.
+
+    Never more; fewer where it does not come out even (responses_of says how many). Raises
+    UserError where they are too few.
+    """
+    if not cfg.samples:
+        return cfg.srt_questions, cfg.distil_questions
     per_question = cfg.first_answers * (1 + cfg.revisions)
     srt, distil = cfg.srt_questions * per_question, cfg.distil_questions * cfg.distil_epochs
     share = cfg.srt_share or srt / (srt + distil)
-    if cfg.method == "srt" or cfg.on_revisions:
+    if cfg.method == "srt":
         share = 1.0
-    elif cfg.method == "sdzero" and not cfg.phase1:
+    elif not cfg.phase1:
         share = 0.0
-    cfg.srt_questions = round(share * cfg.samples / per_question)
-    cfg.distil_questions = (cfg.samples - cfg.srt_questions * per_question) // cfg.distil_epochs
-    if (share > 0 and not cfg.srt_questions) or (share < 1 and not cfg.distil_questions):
-        raise UserError(f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}")
+    n1 = min(round(share * cfg.samples / per_question), cfg.samples // per_question)
+    n2 = (cfg.samples - n1 * per_question) // cfg.distil_epochs
+    if (cfg.phase1 and not n1) or (cfg.method == "sdzero" and not n2):
+        raise UserError(
+            f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}, one "
+            f"of phase 2 {cfg.distil_epochs}, and --srt-share {share:.3g} goes to phase 1"
+        )
+    return n1, n2
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
-# Prompts. Everything is built from token ids: what was sampled is never decoded and tokenised again.
-# ----------------------------------------------------------------------------------------------------------------------------
-def control_phrases(cfg: Config, model_type: str) -> tuple[str, str]:
-    """(P_0, P_1): what the reviser is told after a wrong and after a right answer, in the wording natural to the family."""
-    wrong = "Wrong. I need to redo all." if "olmo" in model_type.lower() else "Wait, this response is wrong. Let me correct it."
-    return cfg.correct_phrase or wrong, cfg.rephrase_phrase or "Let me rephrase the above solution."
+def responses_of(cfg: Config, srt_questions: int, distil_questions: int) -> dict[str, int]:
+    """How many responses training generates, by kind."""
+    first = srt_questions * cfg.first_answers if cfg.phase1 else 0
+    in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
+    return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
+
+
+# --------------------------------------------------------------------------------------------------
+# Prompts. Everything is built from token ids: what was sampled is never decoded and encoded again.
+# --------------------------------------------------------------------------------------------------
+class Phrases(NamedTuple):
+    """P_r: what the reviser is told, as text or as ids, after a right and after a wrong answer."""
+
+    if_right: object
+    if_wrong: object
+
+
+def control_phrases(cfg: Config, model_type: str) -> Phrases:
+    """The texts of P_1 and P_0 (Sec. 2.1), in the wording of the authors' code for the family."""
+    wrong = "Wait, this response is wrong. Let me correct it."
+    if "olmo" in model_type.lower():
+        wrong = "Wrong. I need to redo all."
+    right = "Let me rephrase the above solution."
+    return Phrases(cfg.phrase_if_right or right, cfg.phrase_if_wrong or wrong)
+
+
+def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
+    """The ids of "\\n\\n" + P_r + "\\n\\n"."""
+    return Phrases(*(ids_in_running_text(tokenizer, f"\n\n{text}\n\n") for text in phrases))
 
 
 def chat_ids(tokenizer, prompt) -> list[int]:
-    """chat(x): the ids of the user's turn (or of several turns) up to where the assistant's answer begins."""
+    """chat(x): the ids of the user's turn, or of several turns, up to where the answer begins."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False, enable_thinking=False))
+    return list(
+        tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=False, enable_thinking=False
+        )
+    )
 
 
 def ids_in_running_text(tokenizer, text: str) -> list[int]:
     """The ids that `text` has between other text.
 
-    Encoded alone it can come out differently: "\\n\\n" at the end of a string is one token for many tokenizers, and two before
-    a word. So it is encoded between two neutral neighbours, and what they share no token with is returned.
+    Encoded alone it can come out differently: "\\n\\n" at the end of a string is one token for many
+    tokenizers, and two before a word. So it is encoded between two neutral neighbours, and what
+    they share no token with is returned. Raises UserError where every neighbour shares one.
     """
-    for left, right in (("a", "The"), ("a", "1"), ("1", "The"), (".", "The"), ("a.", "a"), ("}", "The")):
+    neighbours = (("a", "The"), ("a", "1"), ("1", "The"), (".", "The"), ("a.", "a"), ("}", "The"))
+    for left, right in neighbours:
         ids = tokenizer.encode(left + text + right, add_special_tokens=False)
-        decoded = [tokenizer.decode(ids[:i], clean_up_tokenization_spaces=False) for i in range(len(ids) + 1)]
-        if left in decoded and left + text in decoded:
-            return ids[decoded.index(left):decoded.index(left + text)]
-    raise UserError(f"the tokenizer merges {text!r} with every neighbour tried, so the reviser's prompt cannot be built")
+        prefixes = [to_text(tokenizer, ids[:i], special=True) for i in range(len(ids) + 1)]
+        if left in prefixes and left + text in prefixes:
+            return ids[prefixes.index(left) : prefixes.index(left + text)]
+    raise UserError(
+        f"the tokenizer merges {text!r} with every neighbour tried, so the reviser's prompt cannot "
+        "be built"
+    )
 
 
-def phrase_ids(tokenizer, phrases: tuple[str, str]) -> list[list[int]]:
-    """Ids of "\\n\\n" + P_r + "\\n\\n" for r = 0 and r = 1."""
-    return [ids_in_running_text(tokenizer, f"\n\n{p}\n\n") for p in phrases]
+def to_text(tokenizer, ids: list[int], special: bool = False) -> str:
+    """What ids say: for people and graders, never to be encoded again."""
+    return tokenizer.decode(
+        ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
+    )
 
 
-def without_end(response_ids: list[int], end_ids: list[int]) -> list[int]:
-    """The response without its end token: what stands before a control phrase. A truncated response has none to remove."""
-    return response_ids[:-1] if response_ids and response_ids[-1] in end_ids else response_ids
+def without_end(response: list[int], end_ids: list[int]) -> list[int]:
+    """The response without its end token, if it has one: a response that was cut off has none."""
+    return response[:-1] if response and response[-1] in end_ids else response
 
 
-def reviser_ids(prompt_ids, response_ids, reward: float, phrases, end_ids) -> list[int]:
-    """chat(x) + y + "\\n\\n" + P_r + "\\n\\n": the reviser's context, inside the assistant's turn. Both phases call this one."""
-    return prompt_ids + without_end(response_ids, end_ids) + phrases[int(reward)]
+def reviser_ids(run, context: list[int], response: list[int], reward: float) -> list[int]:
+    """chat(x) + y + "\\n\\n" + P_r + "\\n\\n": the reviser's context, all in the assistant's turn.
+
+    The one idea of the paper; both phases build it here. y loses its end token (or the turn would
+    be over) and gets none if it was cut off. What follows is a new answer in phase 1, and y once
+    more, now with its end token, in phase 2.
+    """
+    phrase = run.phrases.if_right if reward else run.phrases.if_wrong
+    return context + without_end(response, run.end_ids) + phrase
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Rollouts
-# ----------------------------------------------------------------------------------------------------------------------------
-def derived_seed(*parts) -> int:
-    """A seed for one step of one phase, so that no step's randomness depends on what ran before it."""
-    return random.Random("/".join(map(str, parts))).getrandbits(31)
+# --------------------------------------------------------------------------------------------------
+@dataclass
+class Run:
+    """What all parts of a run share, made once by prepare()."""
+
+    cfg: Config
+    tokenizer: object
+    grader: object  # grade(texts, answers) -> rewards
+    questions: dict  # "srt", "distil", "val" and "test": each question stands in one of them
+    phrases: Phrases  # as ids
+    end_ids: list  # every token that ends a response
+    room: object  # what fits in memory at once (kit.losses.Room)
+    folder: object = None  # kit.run_folder.RunFolder; None: nothing is written
 
 
-def attempt(work):
-    """work(), or None where memory ran out; by then all that work() held is free again."""
-    try:
-        return work()
-    except RuntimeError as e:  # a GPU's torch.OutOfMemoryError, and what the CPU's allocator says
-        if not (isinstance(e, torch.OutOfMemoryError) or "out of memory" in str(e) or "can't allocate memory" in str(e)):
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return None
+def generate(
+    run: Run, model, contexts: list[list[int]], seed: int, label: str = "", greedy: bool = False
+) -> list[list[int]]:
+    """One response per context, as ids: y ~ pi(.|context) at cfg.temperature, or the greedy one.
 
-
-def engine(model) -> str:
-    """How rollouts are made: a GPU replaces finished rows at once; on a CPU that is slower than batches that end together."""
-    return "continuous batching" if model.device.type == "cuda" and hasattr(model, "generate_batch") else "batches sorted by length"
-
-
-@torch.no_grad()
-def generate(model, prompts: list[list[int]], cfg: Config, end_ids: list[int], seed: int, greedy=False, desc="", folder=None,
-             key="") -> list[list[int]]:
-    """One response per prompt, as ids; its last id is in end_ids, or else it was cut off at cfg.max_tokens.
-
-    Samples from the model's whole distribution at cfg.temperature: top-k, top-p and penalties that the checkpoint's generation
-    config may set are off, since the losses are about the plain distribution. Prompts are batched by length; every rank takes
-    each world-th batch. A batch that `folder` (a RunFolder) holds under `key` was paid for before the run was stopped. Where
-    memory runs out, half as many sequences are generated at once from then on.
+    Its last id is an end token, or else it was cut off at cfg.max_tokens. It is sampled from the
+    model's whole distribution, which the losses are about: no top-k, no top-p, no penalties.
     """
     from transformers import GenerationConfig
-    sampling = {"do_sample": False} if greedy else {"do_sample": True, "temperature": cfg.temperature, "top_k": 0, "top_p": 1.0}
-    config = GenerationConfig(max_new_tokens=cfg.max_tokens, eos_token_id=end_ids, pad_token_id=end_ids[0], **sampling)
-    # generate() fills whatever is None here from the checkpoint's own generation config (suppressed tokens, biases, guidance ...)
-    own, model.generation_config = model.generation_config, GenerationConfig()
-    model.eval()  # also makes gradient checkpointing leave the KV cache alone
-    device, responses, continuous = model.device, [[] for _ in prompts], engine(model) == "continuous batching"
-    at_once = cfg.rollout_batch or 64
-    size = at_once * 8 if continuous else at_once  # continuous batching wants a queue to refill from
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
 
-    def continuous_batching(rows, seed):
-        from transformers import ContinuousBatchingConfig
-        settings = ContinuousBatchingConfig(max_requests_per_batch=min(at_once, model.rollout_limit), seed=seed)
-        done = model.generate_batch([prompts[i] for i in rows], generation_config=config, continuous_batching_config=settings)
-        done = [output.generated_tokens for output in done.values() if output.is_finished() and not output.error]
-        return done if len(done) == len(rows) else None  # its thread reports an error, such as no memory, only by what is missing
+    how = {"do_sample": True, "temperature": run.cfg.temperature, "top_k": 0, "top_p": 1.0}
+    config = GenerationConfig(
+        max_new_tokens=run.cfg.max_tokens,
+        eos_token_id=run.end_ids,
+        pad_token_id=run.end_ids[0],
+        **({"do_sample": False} if greedy else how),
+    )
 
-    def left_padded(rows, seed):
-        torch.manual_seed(seed)
-        output = []
-        for part in (rows[i:i + model.rollout_limit] for i in range(0, len(rows), model.rollout_limit)):
-            length = max(len(prompts[i]) for i in part)
-            input_ids = torch.tensor([[end_ids[0]] * (length - len(prompts[i])) + prompts[i] for i in part], device=device)  # (B, T)
-            mask = torch.tensor([[0] * (length - len(prompts[i])) + [1] * len(prompts[i]) for i in part], device=device)  # (B, T)
-            output += model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)[:, length:].tolist()
-        return output
+    def sample(batch, seed):
+        ids, mask = kit.sampling.left_padded(batch, run.end_ids[0], model.device)  # (B, T), (B, T)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return output[:, ids.shape[1] :].tolist()  # (B, new tokens)
 
-    def sample(rows, seed):
-        model.rollout_limit = getattr(model, "rollout_limit", at_once)
-        while (batch := attempt(lambda: (continuous_batching if continuous else left_padded)(rows, seed))) is None:
-            now = min(model.rollout_limit, len(rows))
-            if now == 1:
-                raise UserError("memory ran out while one sequence was generated; lower --max-tokens")
-            model.rollout_limit = now // 2
-            print(f"memory ran out with {now} sequences at once: going on with {now // 2}")
-        for row in batch:  # the padding behind a response is an end token too: cut behind the first
-            del row[next((t + 1 for t, token in enumerate(row) if token in end_ids), len(row)):]
-        return batch
-
-    with contextlib.ExitStack() as stack:
-        stack.callback(setattr, model, "generation_config", own)
-        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        bar = stack.enter_context(tqdm(total=len(prompts), desc=desc, unit="rollout", disable=not desc or rank() > 0, mininterval=1.0))
-        for first in range(0, len(order), size * world()):
-            starts = range(first, min(first + size * world(), len(order)), size)  # one batch per rank
-            batches = [folder and folder.recall(f"{key}/{start}") for start in starts]
-            paid = all(batches)
-            if not paid:
-                mine = [sample(order[start:start + size], derived_seed(seed, start)) for start in starts[rank():rank() + 1]]
-                batches = sum(gather(mine), [])
-            for start, batch in zip(starts, batches):
-                for i, row in zip(order[start:start + size], batch):
-                    responses[i] = row
-                if folder and not paid:
-                    folder.remember(f"{key}/{start}", batch)
-                bar.update(len(batch))
-            if desc and folder and folder.stopping():
-                raise KeyboardInterrupt
-    return responses
+    if kit.sampling.continuous(model):
+        sample = kit.sampling.continuous_batching(model, config, run.room)
+    with kit.sampling.plain_distribution(model):
+        return kit.sampling.in_batches(run, model, contexts, sample, seed, label)
 
 
-def to_text(tokenizer, ids: list[int]) -> str:
-    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def rollouts(
+    run: Run, model, questions: list[dict], contexts: list[list[int]], seed: int, label: str = ""
+) -> list[dict]:
+    """Sample one response per context, and grade it."""
+    responses = generate(run, model, contexts, seed, label)
+    return grade(run, questions, contexts, responses)
 
 
+# --------------------------------------------------------------------------------------------------
+# Rewards
+# --------------------------------------------------------------------------------------------------
 def make_grader(cfg: Config):
-    """The verifier of cfg.task. Says how programs are isolated, and raises UserError where that is less than --task code wants."""
+    """The verifier of cfg.task: a context manager with grade(texts, answers) and timeouts.
+
+    Your own can stand here. Says how programs are isolated; raises UserError where that is less
+    than --task code wants.
+    """
+    import verify
+
     if cfg.task == "code":
         print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
     try:
@@ -339,376 +462,376 @@ def make_grader(cfg: Config):
         raise UserError(str(e)) from None
 
 
-def rollouts(model, tokenizer, grader, questions: list[dict], contexts: list[list[int]], cfg: Config, end_ids, seed, edit=None,
-             folder=None, **kwargs) -> list[dict]:
-    """Sample one response per context and grade it: dicts with context, ids, finished, text, answer and reward (0.0 or 1.0).
+def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
+    """The reward check (Sec. 2): r(y, a) = 1 if the final answer of y is a, else 0 -> samples.
 
-    A response that was cut off is wrong, whatever it says so far. `edit(ids) -> ids` may shorten a response before it is graded.
+    A response that was cut off is wrong, whatever it says so far.
     """
-    samples = []
-    for question, context, ids in zip(questions, contexts, generate(model, contexts, cfg, end_ids, seed, folder=folder, **kwargs)):
-        ids = edit(ids) if edit else ids
-        samples.append({"context": context, "ids": ids, "finished": ids[-1] in end_ids, "text": to_text(tokenizer, ids),
-                        "question": question})
-    late = grader.timeouts
-    mine = [s for s in samples[rank()::world()] if s["finished"]]
-    rewards = list(map(iter, gather(grader.grade([s["text"] for s in mine], [s["question"]["answer"] for s in mine]))))
-    for i, sample in enumerate(samples):
-        sample["reward"] = next(rewards[i % world()]) if sample["finished"] else 0.0
-        if cfg.flip_reward:
+    samples = [
+        {
+            "question": question,
+            "context": context,
+            "ids": ids,
+            "finished": ids[-1] in run.end_ids,
+            "text": to_text(run.tokenizer, ids),
+            "reward": 0.0,
+        }
+        for question, context, ids in zip(questions, contexts, responses)
+    ]
+
+    def rewards_of(part):
+        texts = [sample["text"] for sample in part]
+        return run.grader.grade(texts, [sample["question"]["answer"] for sample in part])
+
+    finished = [sample for sample in samples if sample["finished"]]
+    with kit.sampling.counted_timeouts(run):
+        rewards = kit.ranks.shared(finished, rewards_of)
+    for sample, reward in zip(finished, rewards):
+        sample["reward"] = reward
+    if run.cfg.flip_reward:
+        for sample in samples:
             sample["reward"] = 1.0 - sample["reward"]
-    if folder:
-        folder.timeouts += sum(gather(grader.timeouts - late))
     return samples
 
 
-CHATTY = re.compile(r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)|(i )?apologi[sz]e|my apologies|"
-                    r"(i'm |i am )?sorry|thank(s| you) for|(good|great) (catch|point))"
-                    r"[^\n]*?([.!?]+(?=\s|$)|\n)\s*", re.IGNORECASE)  # the point in 3.5 ends no sentence
-
-
-def trim(tokenizer, ids: list[int], end_ids, chatty: bool = False) -> list[int]:
-    """Cut a repeating tail down to one copy and, if `chatty`, an opening such as "You're absolutely right!" off.
-
-    Only whole sampled tokens are removed, and the end token stays if there was one: nothing is tokenised again. A tail counts as
-    repeating when at least 32 tokens hold at least 4 copies of the same up to 128 tokens.
-    """
-    body = without_end(ids, end_ids)
-    end = ids[len(body):]
-    for period in range(1, min(128, len(body) // 4) + 1):
-        same = 0
-        while same + period < len(body) and body[-1 - same] == body[-1 - same - period]:
-            same += 1
-        if same + period >= max(4 * period, 32):
-            body = body[:len(body) - same]
-            break
-    match = CHATTY.match(to_text(tokenizer, body)) if chatty else None
-    if match:
-        for i in range(1, len(body)):
-            opening = to_text(tokenizer, body[:i])
-            if opening.rstrip() == match.group().rstrip() and to_text(tokenizer, body[i:i + 1]).strip():
-                body = body[i:]
-                break
-            if len(opening) > match.end() + 8:  # no token boundary there: leave it as it was sampled
-                break
-    return body + end
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# Losses. Each is a function of logits (n, V) that gives one value per token (n,); hidden states are projected chunk by chunk so
-# that the (T, V) logits, which for a 4B model outweigh everything else, are never whole in memory.
-# ----------------------------------------------------------------------------------------------------------------------------
-class KL(torch.autograd.Function):
-    """KL(a || b) per token in nats over the full vocabulary: sum_v p_a (log p_a - log p_b). Logits (n, V), (n, V) -> (n,)
-
-    The gradients are written out, d/da = p_a (log p_a - log p_b - KL) and d/db = p_b - p_a, because autograd would make twice as
-    many passes over (n, V) and keep twice as many copies. Any differentiable function of logits can stand beside this one.
-    """
-
-    @staticmethod
-    def forward(ctx, a, b):
-        p, terms = F.log_softmax(a, -1), F.log_softmax(b, -1)  # two buffers, for log p_a and log p_b at first
-        ctx.p_b = terms.exp() if ctx.needs_input_grad[1] else None
-        terms.neg_().add_(p)
-        terms.mul_(p.exp_())  # p_a (log p_a - log p_b)
-        kl = terms.sum(-1)
-        ctx.p_a, ctx.terms, ctx.kl = p, terms, kl.detach()  # kl itself would make a cycle, and all of this wait for the collector
-        return kl
-
-    @staticmethod
-    def backward(ctx, grad):
-        grad_a = ctx.terms.addcmul_(ctx.p_a, ctx.kl[:, None], value=-1).mul_(grad[:, None]) if ctx.needs_input_grad[0] else None
-        grad_b = ctx.p_b.sub_(ctx.p_a).mul_(grad[:, None]) if ctx.needs_input_grad[1] else None
-        ctx.p_a = ctx.p_b = ctx.terms = None  # overwritten: no second backward pass
-        return grad_a, grad_b
+# --------------------------------------------------------------------------------------------------
+# Losses. Each is a function of logits (n, V) that gives one value per token (n,).
+# --------------------------------------------------------------------------------------------------
+def kl(p_logits, q_logits):
+    """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
+    temperature 1. (n, V), (n, V) -> (n,)"""
+    log_p, log_q = F.log_softmax(p_logits, -1), F.log_softmax(q_logits, -1)  # (n, V), (n, V)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def reverse_kl(student_logits, teacher_logits):
-    """KL(student || teacher) per token. (n, V), (n, V) -> (n,)"""
-    return KL.apply(student_logits, teacher_logits)
+    """KL(student || teacher), the divergence of Eq. 4. (n, V), (n, V) -> (n,)"""
+    return fast_kl(student_logits, teacher_logits)
 
 
 def forward_kl(student_logits, teacher_logits):
-    """KL(teacher || student) per token. (n, V), (n, V) -> (n,)"""
-    return KL.apply(teacher_logits, student_logits)
+    """KL(teacher || student). (n, V), (n, V) -> (n,)"""
+    return fast_kl(teacher_logits, student_logits)
 
 
 def mixed_kl(student_logits, teacher_logits):
-    """The symmetric mixture: half reverse, half forward. (n, V), (n, V) -> (n,)"""
-    return (reverse_kl(student_logits, teacher_logits) + forward_kl(student_logits, teacher_logits)) / 2
+    """Half reverse, half forward. (n, V), (n, V) -> (n,)"""
+    both = reverse_kl(student_logits, teacher_logits) + forward_kl(student_logits, teacher_logits)
+    return both / 2
+
+
+def fast_kl(p_logits, q_logits):
+    """kl(), computed in place: the same value and gradient (a test compares them) in half the
+    memory and passes. To train on the formula itself, let this return kl(p_logits, q_logits)."""
+    return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
 
 DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
 
 
-class TokenLoss(torch.autograd.Function):
-    """sum of loss_fn(logits of hidden[a:b], slice(a, b)), with the gradient taken chunk by chunk in the forward pass.
+def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
+    """Phase 2's divergence at N tokens, whose logits are made chunk by chunk from hidden states.
 
-    A chunk's logits live just long enough to give its loss and d loss / d logits, from which the gradients of hidden states and
-    head follow by two matrix products, as in backpropagation; nothing is computed twice.
+    hidden (N, H), teacher_hidden (N, H') without gradient -> (sum, values (N,) without gradient)
     """
+    divergence, teacher_head = DIVERGENCES[cfg.divergence], kit.losses.head_of(teacher)
 
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, finish, loss_fn, chunk):
-        need_h, need_w, need_b = ctx.needs_input_grad[:3]
-        per_token = torch.empty(len(hidden), device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))  # (N,)
-        grad_h = torch.empty_like(hidden) if need_h else None
-        grad_w = torch.zeros_like(weight) if need_w else None
-        grad_b = torch.zeros_like(bias) if need_b else None
-        for a in range(0, len(hidden), chunk):
-            rows = slice(a, min(a + chunk, len(hidden)))
-            raw = F.linear(hidden[rows], weight, bias)  # (n, V)
-            with torch.enable_grad():
-                leaf = raw.to(per_token.dtype).requires_grad_(need_h or need_w)
-                losses = loss_fn(finish(leaf), rows)  # (n,)
-            per_token[rows] = losses.detach()
-            if need_h or need_w:
-                del raw
-                g = torch.autograd.grad(losses, leaf, torch.ones_like(losses))[0].to(hidden.dtype)  # (n, V)
-                if need_h:
-                    grad_h[rows] = g @ weight
-                if need_w:
-                    grad_w.addmm_(g.T, hidden[rows])
-                if need_b:
-                    grad_b += g.sum(0)
-                del leaf, losses, g  # or they would stay while the next chunk is made
-        ctx.grads = grad_h, grad_w, grad_b
-        ctx.mark_non_differentiable(per_token)
-        return per_token.sum(), per_token
+    def loss_fn(logits, rows):
+        with torch.no_grad():
+            teacher_logits = kit.losses.logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
+        losses = divergence(logits, teacher_logits)  # (n,)
+        return losses.clamp(max=cfg.kl_clip) if cfg.kl_clip else losses
 
-    @staticmethod
-    def backward(ctx, grad_sum, _):
-        grads, ctx.grads = ctx.grads, None  # nothing else may hold them, or autograd would copy grad_w into .grad
-        return *(g if g is None else g.mul_(grad_sum) for g in grads), None, None, None
-
-
-def token_loss(hidden, head, loss_fn):
-    """(sum, per-token values (N,) without gradient) of loss_fn(logits, rows) over hidden states (N, H)."""
-    trim_heap(head[0])  # the peak of a step is here
-    return TokenLoss.apply(hidden, *head, loss_fn, chunk_rows(len(head[0])))
+    return kit.losses.token_loss(student, hidden, loss_fn)
 
 
 def nll_loss(model, hidden, targets, weights=None):
-    """Cross-entropy -log pi(targets) in nats: SRT's likelihoods. hidden (N, H), targets (N,), weights (N,) -> sum, (N,)"""
+    """Cross-entropy -log pi(target) at N tokens, in nats: the terms of Eq. 1 and 2.
+
+    hidden (N, H), targets (N,), weights (N,) -> (sum, values (N,) without gradient)
+    """
+
     def loss_fn(logits, rows):
-        nll = F.cross_entropy(logits, targets[rows], reduction="none")
+        nll = F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
         return nll if weights is None else nll * weights[rows]
 
-    return token_loss(hidden, head_of(model), loss_fn)
-
-
-def distillation_loss(student, hidden, teacher, teacher_hidden, divergence: str = "reverse", clip: float = 0.0):
-    """Phase 2's divergence over N tokens, each at most `clip` if that is above 0; teacher_hidden (N, H') has no gradient. -> sum, (N,)"""
-    teacher_head = head_of(teacher)
-
-    def loss_fn(logits, rows):
-        with torch.no_grad():
-            teacher_logits = logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
-        losses = DIVERGENCES[divergence](logits, teacher_logits)
-        return losses.clamp(max=clip) if clip else losses
-
-    return token_loss(hidden, head_of(student), loss_fn)
+    return kit.losses.token_loss(model, hidden, loss_fn)
 
 
 def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
-    """Last hidden states that predict the response tokens, rows one after the other: (sum of response lengths, H).
+    """The last hidden states that predict the response tokens, row after row: (N, H) for N tokens.
 
-    Rows are padded on the right and attend causally, so padding changes nothing and no mask is needed: attention takes its fast
-    path. The last response token is predicted, never read.
+        read     c0    c1    c2    y0    y1           (y2, the last, is predicted, never read)
+        keep               h(c2) h(y0) h(y1)
+        predict              y0    y1    y2
+
+    Rows are padded on the right and attention is causal, so no token sees padding, and without a
+    mask attention takes its fast path.
     """
-    rows = [c + r[:-1] for c, r in zip(contexts, responses)]
+    rows = [context + response[:-1] for context, response in zip(contexts, responses)]
     width = max(map(len, rows))
-    input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)  # (B, T)
-    places = [i * width + t for i, (c, row) in enumerate(zip(contexts, rows)) for t in range(len(c) - 1, len(row))]
+    padded = [row + [0] * (width - len(row)) for row in rows]
+    input_ids = torch.tensor(padded, device=model.device)  # (B, T)
     hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
-    return hidden.flatten(0, 1)[torch.tensor(places, device=model.device)]
+    kept = []  # places in the flattened (B * T, H)
+    for i, (context, row) in enumerate(zip(contexts, rows)):
+        kept += range(i * width + len(context) - 1, i * width + len(row))
+    return hidden.flatten(0, 1)[torch.tensor(kept, device=model.device)]
 
 
-@torch.no_grad()
-def log_probs(model, contexts, responses):
-    """log pi(response token | context, earlier response tokens), rows one after the other: (sum of response lengths,)"""
-    targets = torch.tensor([t for r in responses for t in r], device=model.device)
-    return -nll_loss(model, response_hidden(model, contexts, responses), targets)[1]
+def targets_of(model, responses: list[list[int]]):
+    """The tokens of all responses, row after row: (N,)"""
+    return torch.tensor([token for y in responses for token in y], device=model.device)
 
 
-def micro_batches(lengths: list[int], budget: int) -> list[list[int]]:
-    """Indices grouped by similar length: rows x longest row stays within `budget` tokens (one row at least), a tenth of them padding.
+def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
+    """Add the gradient of loss_of(all rows) to the model's, pass by pass; returns that loss.
 
-    Below 1024 tokens padding is let be, since a pass over fewer costs about as much.
+    loss_of(indices of a pass's rows) is already divided by what the whole batch has, so the
+    gradient does not depend on how rows are put into passes. lengths: tokens of each row.
     """
-    batches, order = [], sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
-    for i in order:
-        size = lengths[batches[-1][0]] * (len(batches[-1]) + 1) if batches else 0  # tokens, if row i went into the last batch
-        if not batches or size > budget or (size > 1024 and size - sum(lengths[j] for j in batches[-1]) - lengths[i] > size / 10):
-            batches.append([])
-        batches[-1].append(i)
-    return batches
+
+    def work(passes):
+        total = 0.0
+        for rows in passes:
+            loss = loss_of(rows)
+            loss.backward()  # adds to .grad
+            total += loss.detach().double()
+        return total
+
+    return kit.losses.in_passes(work, model, lengths, run.room)
 
 
-def accumulate(model, lengths: list[int], cfg: Config, loss_of) -> float:
-    """Add the gradient of loss_of(rows), summed over micro-batches of rows, to the model's, which has none yet; returns that sum.
+def update(model, optimizer, lr: float, grad_clip: float) -> float:
+    """One optimiser step on the accumulated gradient; returns its norm before clipping.
 
-    Ranks share the rows. Where memory runs out, cfg.micro_tokens is halved and the rank's share starts again with clean gradients,
-    since the failed backward pass has added to some of them.
+    Raises FloatingPointError, and steps not, where the norm is not finite.
     """
-    share = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)[rank()::world()]
-    longest = max((lengths[i] for i in share), default=0)
-
-    def batches():
-        return [[share[j] for j in rows] for rows in micro_batches([lengths[i] for i in share], cfg.micro_tokens or 2048)]
-
-    def whole_share():
-        loss, embedding = 0.0, model.get_input_embeddings()
-        if embedding.sparse:  # its sparse gradients add up in a dense one
-            embedding.weight.grad = torch.zeros_like(embedding.weight)
-        for rows in batches():
-            part = loss_of(rows)
-            part.backward()
-            loss += part.detach().double()
-        return float(loss)
-
-    while (loss := attempt(whole_share)) is None:
-        model.zero_grad(set_to_none=True)
-        tokens = max(max(lengths[i] for i in rows) * len(rows) for rows in batches())
-        if tokens <= longest:
-            raise UserError(f"memory ran out in a pass over one row of {tokens} tokens; try --gradient-checkpointing or a lower --max-tokens")
-        cfg.micro_tokens = max(longest, tokens // 2)
-        print(f"memory ran out in a pass over {tokens} tokens: going on with --micro-tokens {cfg.micro_tokens}")
-    sum_gradients(model)
-    return sum(gather(loss))
+    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient norm became {norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
-# Phase 1: self-revision training (SRT)
-# ----------------------------------------------------------------------------------------------------------------------------
-def collect_revisions(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder) -> list[dict]:
-    """First answers and revisions of them: one dict per tuple, with every field, and "kept" with the reason "why".
+# --------------------------------------------------------------------------------------------------
+# Phase 1: self-revision training (Sec. 2.1)
+# --------------------------------------------------------------------------------------------------
+def collect_revisions(run: Run, model) -> list[dict]:
+    """First answers and their revisions: one record per tuple, kept or not, and why."""
+    cfg, questions = run.cfg, repeat(run.questions["srt"], run.cfg.first_answers)
+    contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
+    seed = derived_seed(cfg.seed, "init")
+    responses = generate(run, model, contexts, seed, "phase 1: first answers")  # y_init ~ pi(.|x)
+    first = grade(run, questions, contexts, trimmed(run, responses))
+    run.folder.log("init", 0, **run.folder.count(first))
 
-    A tuple is kept if its revision is verified (unless cfg.filtered is off), and not the same as an earlier one of that first answer.
-    """
-    questions = [q for q in questions for _ in range(cfg.first_answers)]
-    prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
-    edit = (lambda ids: trim(tokenizer, ids, end_ids)) if cfg.trim else None
-    first = rollouts(model, tokenizer, grader, questions, prompts, cfg, end_ids, derived_seed(cfg.seed, "init"), edit,
-                     desc="phase 1: first answers", folder=folder, key="init")
-    folder.log("init", 0, **folder.count(first))
-    questions, first = ([x for x in xs for _ in range(cfg.revisions)] for xs in (questions, first))
-    contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
-    edit = (lambda ids: trim(tokenizer, ids, end_ids, chatty=True)) if cfg.trim else None
-    revised = rollouts(model, tokenizer, grader, questions, contexts, cfg, end_ids, derived_seed(cfg.seed, "revise"), edit,
-                       desc="phase 1: revisions", folder=folder, key="revise")
-    folder.log("revise", 0, **folder.count(revised))
+    first = repeat(first, cfg.revisions)
+    questions = [y["question"] for y in first]
+    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
+    seed = derived_seed(cfg.seed, "revise")
+    responses = generate(run, model, contexts, seed, "phase 1: revisions")  # ~ pi(.|x, y_init, P_r)
+    revised = grade(run, questions, contexts, trimmed(run, responses, openings=True))
+    run.folder.log("revise", 0, **run.folder.count(revised))
+
     records, seen = [], set()
-    for question, y, z in zip(questions, first, revised):
-        key = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
-        why = "truncated" if not z["finished"] else "wrong" if not z["reward"] else "duplicate" if key in seen else "verified"
-        seen.add(key)
-        records.append({"prompt": question["prompt"], "answer": question["answer"], "why": why,
-                        "kept": why == "verified" or (why != "duplicate" and not cfg.filtered),
-                        "init_reward": y["reward"], "init_finished": y["finished"], "init_text": y["text"],
-                        "control_phrase": to_text(tokenizer, phrases[int(y["reward"])]).strip(),
-                        "revised_reward": z["reward"], "revised_finished": z["finished"], "revised_text": z["text"],
-                        "prompt_ids": y["context"], "init_ids": y["ids"], "revised_context": z["context"], "revised_ids": z["ids"]})
+    for y, z in zip(first, revised):
+        same = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
+        records.append(record(run, y, z, why_kept(z, repeated=same in seen)))
+        seen.add(same)
     return records
 
 
-def srt_examples(record: dict, cfg: Config, end_ids) -> list[tuple[list[int], list[int]]]:
-    """(context, target) pairs of one tuple: L_revision's and L_generation's, in ids exactly as they were sampled.
+def repeat(items: list, times: int) -> list:
+    """Each item `times` times in a row."""
+    return [item for item in items for _ in range(times)]
 
-    With cfg.l_answer also what was revised to, as if it had been answered at once; for the control, cfg.on_revisions, that alone.
+
+def trimmed(run: Run, responses: list[list[int]], openings: bool = False) -> list[list[int]]:
+    """Responses without repeating tails and chatty openings. Whole tokens go; the end stays."""
+    if not run.cfg.trim:
+        return responses
+    shorter = []
+    for ids in responses:
+        body = without_end(ids, run.end_ids)
+        end, body = ids[len(body) :], kit.trimming.without_repeats(body)
+        if openings:
+            decode = lambda part: to_text(run.tokenizer, part)  # noqa: E731
+            body = kit.trimming.without_pleasantry(body, decode)
+        shorter.append(body + end)
+    return shorter
+
+
+def why_kept(revised: dict, repeated: bool) -> str:
+    """ "verified", or what is wrong with a revision: truncated, wrong, duplicate (of an earlier one
+    of the same first answer)."""
+    if not revised["finished"]:
+        return "truncated"
+    if not revised["reward"]:
+        return "wrong"
+    return "duplicate" if repeated else "verified"
+
+
+def record(run: Run, first: dict, revised: dict, why: str) -> dict:
+    """A tuple as revisions.jsonl has it; D_revision are those with r(y_revised) = 1 (Sec. 2.1)."""
+    phrase = run.phrases.if_right if first["reward"] else run.phrases.if_wrong
+    return {
+        "prompt": first["question"]["prompt"],
+        "answer": first["question"]["answer"],
+        "why": why,
+        "kept": why == "verified" or (why != "duplicate" and not run.cfg.filtered),
+        "init_reward": first["reward"],
+        "init_finished": first["finished"],
+        "init_text": first["text"],
+        "control_phrase": to_text(run.tokenizer, phrase).strip(),
+        "revised_reward": revised["reward"],
+        "revised_finished": revised["finished"],
+        "revised_text": revised["text"],
+        "prompt_ids": first["context"],
+        "init_ids": first["ids"],
+        "revised_context": revised["context"],
+        "revised_ids": revised["ids"],
+    }
+
+
+class Row(NamedTuple):
+    """A sequence to train on: ids[start:] is a target, for each start.
+
+    Eq. 1 and Eq. 2 score parts of the same ids, [x, y_init, P_r, y_revised]: one row and one pass
+    serve both, and a token of both likelihoods counts twice.
     """
-    examples = [(record["prompt_ids"], record["revised_ids"])] if cfg.l_answer or cfg.on_revisions else []
-    if cfg.on_revisions:
-        return examples
-    if cfg.l_revision:
-        examples.append((record["revised_context"], record["revised_ids"]))
+
+    ids: list
+    starts: list
+
+
+def srt_rows(record: dict, cfg: Config) -> list[Row]:
+    """The rows of one tuple, in ids exactly as they were sampled: L_SRT = Eq. 1 + Eq. 2 (Eq. 3)."""
+    prompt, context = record["prompt_ids"], record["revised_context"]
+    starts = []
     if cfg.l_generation == "all" or (cfg.l_generation == "wrong" and not record["init_reward"]):
-        whole = record["revised_context"] + record["revised_ids"]  # chat(x), y_init without its end, P_r, y_revised with its end
-        examples.append((record["prompt_ids"], whole[len(record["prompt_ids"]):]))
-    return examples
+        starts.append(len(prompt))  # y_init without its end, P_r, y_revised with its end
+    if cfg.l_revision:
+        starts.append(len(context))
+    rows = [Row(context + record["revised_ids"], starts)] if starts else []
+    if cfg.l_answer:
+        rows.insert(0, Row(prompt + record["revised_ids"], [len(prompt)]))
+    return rows
 
 
-def train_on(model, examples, normaliser: int, cfg: Config) -> float:
-    """Add the gradient of (summed cross-entropy of the targets) / normaliser to the model's; returns that loss in nats.
+def backward_nll(run: Run, model, rows: list[Row], normaliser: int) -> float:
+    """Add the gradient of (-sum log pi(targets)) / normaliser to the model's; returns that loss."""
 
-    L_revision and L_generation of a tuple score parts of the same ids: those share one pass, and their tokens count twice.
-    """
-    starts = {}  # ids of a row -> where the target of each of its examples starts
-    for context, target in examples:
-        starts.setdefault((*context, *target), []).append(len(context))
-    rows = [(list(ids), sorted(s)) for ids, s in starts.items()]
+    def loss_of(indices):
+        batch = [rows[i] for i in indices]
+        contexts = [row.ids[: row.starts[0]] for row in batch]
+        responses = [row.ids[row.starts[0] :] for row in batch]
+        weights = []  # of each token: the targets that it is in
+        for row in batch:
+            weights += [sum(s <= t for s in row.starts) for t in range(row.starts[0], len(row.ids))]
+        weights = torch.tensor(weights, device=model.device)  # (N,)
+        hidden = response_hidden(model, contexts, responses)  # (N, H)
+        return nll_loss(model, hidden, targets_of(model, responses), weights)[0] / normaliser
 
-    def loss_of(batch):
-        contexts, responses = [rows[i][0][:rows[i][1][0]] for i in batch], [rows[i][0][rows[i][1][0]:] for i in batch]
-        targets = torch.tensor([t for r in responses for t in r], device=model.device)  # (N,)
-        counts = [sum(s <= t for s in rows[i][1]) for i in batch for t in range(rows[i][1][0], len(rows[i][0]))]
-        weights = torch.tensor(counts, device=model.device)  # (N,)
-        return nll_loss(model, response_hidden(model, contexts, responses), targets, weights)[0] / normaliser
-
-    return accumulate(model, [len(ids) for ids, _ in rows], cfg, loss_of)
+    return accumulate(run, model, [len(row.ids) for row in rows], loss_of)
 
 
-def fine_tune(model, rows: list[list[tuple]], cfg: Config, folder: RunFolder, phase: str) -> None:
-    """Minimise -log pi(target | context), averaged over the target tokens of a batch of rows, each a list of (context, target)."""
-    optimizer, steps_per_epoch = adamw(model, cfg.srt_lr, cfg.srt_weight_decay, cfg), math.ceil(len(rows) / cfg.srt_batch)
-    steps = cfg.srt_epochs * steps_per_epoch
-    start = folder.restore(model, optimizer) if folder.saved.get("phase") == phase else 0
+class Training(NamedTuple):
+    """How rows are fine-tuned on."""
+
+    epochs: int
+    batch: int  # tuples per step
+    lr: float  # peak
+    weight_decay: float
+
+
+def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Training) -> None:
+    """Minimise -log pi(target), averaged over the target tokens of a batch of tuples."""
+    steps_per_epoch = math.ceil(len(tuples) / how.batch)
+    steps = how.epochs * steps_per_epoch
+    optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg)
     model.train()
-    bar = tqdm(range(start, steps), f"{phase}: fine-tuning", steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
-    for step in bar:
-        folder.checkpoint(phase, step, model, optimizer)
-        epoch, first = step // steps_per_epoch, step % steps_per_epoch * cfg.srt_batch
-        order = random.Random(derived_seed(cfg.seed, phase, epoch)).sample(range(len(rows)), len(rows))
-        examples = [e for i in order[first:first + cfg.srt_batch] for e in rows[i]]
-        loss = train_on(model, examples, folder.count_trained(len(t) for _, t in examples), cfg)
-        warmup = max(1, round(0.05 * steps))
-        cosine = 0.5 * (1 + math.cos(math.pi * max(0, step - warmup) / max(1, steps - warmup)))
-        lr = cfg.srt_lr * min((step + 1) / warmup, cosine)
-        try:
-            norm = update(model, optimizer, lr, cfg.grad_clip)
-        except FloatingPointError as e:
-            folder.broken_step(phase, step, examples, e)
-        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr)
-        bar.set_postfix(loss=f"{loss:.3f}")
-    folder.save_state(phase, steps, model)
+    for step in run.folder.steps(phase, steps, model, optimizer):
+        epoch, first = step // steps_per_epoch, step % steps_per_epoch * how.batch
+        order = permutation(len(tuples), run.cfg.seed, phase, epoch)
+        rows = [row for i in order[first : first + how.batch] for row in tuples[i]]
+        tokens = sum(len(row.ids) - start for row in rows for start in row.starts)
+        loss = backward_nll(run, model, rows, run.folder.count_trained(tokens))
+        lr = how.lr * warmup_and_cosine(step, steps)
+        with run.folder.keeps_bad_batch(phase, step, rows):
+            norm = update(model, optimizer, lr, run.cfg.grad_clip)
+        run.folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr)
 
 
-def srt(model, records: list[dict], cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Fine-tune on the kept tuples: L_SRT = L_revision + L_generation."""
-    rows = list(filter(None, (srt_examples(r, cfg, end_ids) for r in records if r["kept"])))
-    if not rows:
-        raise UserError(f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask easier questions, sample "
-                        "more (--srt-questions, --revisions), or start from a stronger model.")
-    fine_tune(model, rows, cfg, folder, "srt")
+def warmup_and_cosine(step: int, steps: int) -> float:
+    """Linear over the first 5 % of the steps, then a cosine to 0 (Table 4)."""
+    warmup = max(1, round(0.05 * steps))
+    left = max(0, step - warmup) / max(1, steps - warmup)
+    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * left)))
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
-# Phase 2: on-policy self-distillation
-# ----------------------------------------------------------------------------------------------------------------------------
-def imitate(student, teacher, samples: list[dict], cfg: Config) -> float:
-    """Add the gradient of the divergence, averaged over all response tokens of the batch, to the student's; returns that loss.
+def revisions(run: Run, model) -> list[dict]:
+    """collect_revisions, or what a stopped run has collected, with a word about them."""
+    if run.folder.saved.get("phase") == "srt":
+        records = run.folder.read_rows("revisions.jsonl")
+    else:
+        records = collect_revisions(run, model)
+        run.folder.write_rows("revisions.jsonl", records)
+        run.folder.save_state("srt", 0, model)
+    kept = [r for r in records if r["kept"]]
+    counts = {}
+    for r in records:
+        counts[r["why"]] = counts.get(r["why"], 0) + 1
+    corrected = sum(not r["init_reward"] for r in kept)
+    print(f"{len(records)} tuples: {counts}; of the kept, {corrected} correct a wrong answer")
+    if not kept:
+        raise UserError(
+            f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask "
+            "easier questions, sample more (--srt-questions, --revisions), or start from a "
+            "stronger model."
+        )
+    shown = min(kept, key=lambda r: r["init_reward"])
+    texts = shown["init_text"], shown["control_phrase"], shown["revised_text"]
+    show("a kept tuple", "\n\n".join(texts))
+    return records
 
-    Student and teacher read the same y behind different contexts. Its tokens, the end token included, are scored at every
-    position. A truncated y has no end token, so none is scored.
+
+def srt(run: Run, model) -> None:
+    """Phase 1: collect revisions, and fine-tune on the verified ones."""
+    cfg = run.cfg
+    tuples = [srt_rows(r, cfg) for r in revisions(run, model) if r["kept"]]
+    how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay)
+    fine_tune(run, model, [rows for rows in tuples if rows], "srt", how)
+
+
+# --------------------------------------------------------------------------------------------------
+# Phase 2: on-policy self-distillation (Sec. 2.2)
+# --------------------------------------------------------------------------------------------------
+def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
+    """Add the gradient of Eq. 4, averaged over all response tokens of the batch, to the student's;
+    returns that loss.
+
+    Student and teacher read the same y behind different contexts. Its tokens, the end token
+    included, are scored at every position. A truncated y has no end token, so none is scored.
     """
     normaliser = sum(len(s["ids"]) for s in samples)
 
-    def loss_of(rows):
-        responses = [samples[i]["ids"] for i in rows]
+    def loss_of(indices):
+        batch = [samples[i] for i in indices]
+        responses = [s["ids"] for s in batch]
         with torch.no_grad():
-            teacher_hidden = response_hidden(teacher, [samples[i]["teacher_context"] for i in rows], responses)  # (N, H)
-        hidden = response_hidden(student, [samples[i]["context"] for i in rows], responses)  # (N, H)
-        return distillation_loss(student, hidden, teacher, teacher_hidden, cfg.divergence, cfg.kl_clip)[0] / normaliser
+            contexts = [s["teacher_context"] for s in batch]
+            teacher_hidden = response_hidden(teacher, contexts, responses)  # (N, H)
+        hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
+        loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        return loss / normaliser
 
-    # the student's length counts: a teacher's row is twice as long, but a pass without gradients needs far less memory
-    return accumulate(student, [len(s["context"]) + len(s["ids"]) for s in samples], cfg, loss_of)
-
-
-def distil_on(student, teacher, samples: list[dict], cfg: Config, phrases, end_ids) -> float:
-    """Phase 2's step: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
-    for s in samples:
-        s["teacher_context"] = reviser_ids(s["context"], s["ids"], s["reward"], phrases, end_ids)
-    return imitate(student, teacher, samples, cfg)
+    # the student's length counts: a teacher's row is twice as long, but a pass without gradients
+    # needs far less memory
+    return accumulate(run, student, [len(s["context"]) + len(s["ids"]) for s in samples], loss_of)
 
 
 def frozen_copy(model):
@@ -716,334 +839,295 @@ def frozen_copy(model):
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def on_policy(student, teacher, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder, phase: str, learn, updates=1,
-              at_round=None) -> None:
-    """The loop of every on-policy method: sample from the student, grade, learn(samples), which adds a gradient, and step.
+@dataclass
+class Schedule:
+    """What an on-policy phase does at which of its steps."""
 
-    `questions` come in the order of their use, cfg.distil_batch at a step. The teacher is set to the student every cfg.sync_every steps,
-    and before each of cfg.rounds equal parts but the first, when at_round(part) is called too. Each part has a learning-rate schedule
-    of its own: a teacher is best set to a student that has settled.
+    phase: str
+    steps: int
+    batch: int  # rollouts per step
+    lr_peak: float
+    warmup: int
+    decay: float  # share of each round
+    weight_decay: float
+    rounds: int = 1
+    sync_every: int = 0
+    updates: int = 1  # optimiser steps on each batch of rollouts (GRPO)
+    distils: bool = True  # the loss is a divergence
+
+    def round_of(self, step: int) -> tuple[int, int, int]:
+        """(number, first step, step after the last) of the round that a step is in."""
+        ends = [self.steps * i // self.rounds for i in range(self.rounds + 1)]
+        number = sum(end <= step for end in ends) - 1
+        return number, ends[number], ends[number + 1]
+
+    def begins_round(self, step: int) -> int:
+        """The number of the round that begins here, 0 where none does but the first."""
+        number, first, _ = self.round_of(step)
+        return number if step == first else 0
+
+    def synchronises(self, step: int) -> bool:
+        """Whether the teacher is set to the student before this step (Sec. 3.4)."""
+        regular = self.sync_every > 0 and step % self.sync_every == 0
+        return step > 0 and (regular or self.begins_round(step) > 0)
+
+    def lr(self, step: int) -> float:
+        """Each round has a schedule of its own: a teacher is best set to a student that has
+        settled."""
+        _, first, end = self.round_of(step)
+        left = (end - step) / (end - first) / self.decay if self.decay else 1.0
+        return self.lr_peak * min(1.0, (step - first + 1) / max(1, self.warmup), left)
+
+
+def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
+    """The loop of every on-policy method: synchronise, sample, grade, learn, step.
+
+    `questions` come in the order of their use; backward(samples) adds a gradient to the student's
+    and returns the loss.
     """
-    optimizer, steps = adamw(student, cfg.distil_lr, cfg.distil_weight_decay, cfg), math.ceil(len(questions) / cfg.distil_batch)
-    ends = [steps * i // cfg.rounds for i in range(1, cfg.rounds + 1)]  # of the rounds: the step after their last
-    start = folder.restore(student, optimizer, teacher) if folder.saved.get("phase") == phase else 0
-    bar = tqdm(range(start, steps), phase, steps, initial=start, unit="step", mininterval=1.0, disable=rank() > 0)
-    for step in bar:
-        folder.checkpoint(phase, step, student, optimizer, teacher)
-        ended = sum(end <= step for end in ends)
-        first, end = [0, *ends][ended], ends[ended]
-        synchronised = step > 0 and (step == first or (cfg.sync_every > 0 and step % cfg.sync_every == 0))
-        if synchronised and step == first and at_round:
-            at_round(ended)
-        if synchronised:
-            teacher.load_state_dict(student.state_dict())
-        batch = questions[step * cfg.distil_batch:(step + 1) * cfg.distil_batch]
-        samples = rollouts(student, tokenizer, grader, batch, [chat_ids(tokenizer, q["prompt"]) for q in batch], cfg, end_ids,
-                           derived_seed(cfg.seed, phase, step, "rollout"), folder=folder, key=f"{phase} {step}")
-        left = (end - step) / (end - first) / cfg.decay if cfg.decay else 1.0
-        lr, stats = cfg.distil_lr * min(1.0, (step - first + 1) / max(1, cfg.warmup_steps), left), folder.count(samples)
-        for _ in range(updates):
-            student.train()
-            loss = learn(samples)
-            folder.count_trained(len(s["ids"]) for s in samples)
-            try:
-                norm = update(student, optimizer, lr, cfg.grad_clip)
-            except FloatingPointError as e:
-                folder.broken_step(phase, step, [{k: v for k, v in s.items() if not torch.is_tensor(v)} for s in samples], e)
-        distilled = {} if phase == "grpo" else {"kl": loss * stats["length"], "synchronised": synchronised}
-        folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr, revision_words=revision_words(samples), **stats, **distilled)
-        bar.set_postfix(reward=f"{stats['reward']:.2f}", loss=f"{loss:.3f}", length=f"{stats['length']:.0f}")
-    folder.save_state(phase, steps, student)
+    phase = schedule.phase
+    optimizer = kit.low_bits.adamw(student, schedule.lr_peak, schedule.weight_decay, run.cfg)
+    for step in run.folder.steps(phase, schedule.steps, student, optimizer, teacher):
+        if number := schedule.begins_round(step):
+            measure(run, student, f"round {number}")
+        if schedule.synchronises(step):
+            teacher.load_state_dict(student.state_dict())  # teacher := student (Sec. 3.4)
+
+        batch = questions[step * schedule.batch : (step + 1) * schedule.batch]
+        contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in batch]
+        seed = derived_seed(run.cfg.seed, phase, step, "rollout")
+        samples = rollouts(run, student, batch, contexts, seed)  # y ~ student(.|x)
+        stats = run.folder.count(samples)
+
+        student.train()
+        stats |= {"lr": schedule.lr(step), "revision_words": kit.tables.revision_words(samples)}
+        for _ in range(schedule.updates):
+            stats["loss"] = backward(samples)
+            run.folder.count_trained(sum(len(s["ids"]) for s in samples))
+            with run.folder.keeps_bad_batch(phase, step, samples):
+                stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
+        if schedule.distils:
+            stats["kl"] = stats["loss"] * stats["length"]  # of a response, in nats
+            stats["synchronised"] = schedule.synchronises(step)
+        run.folder.log(phase, step, **stats)
 
 
-def shuffled(questions: list[dict], n: int, cfg: Config, name: str) -> list[dict]:
-    """n questions in random order: all of them once, then all of them again in another order, and so on."""
-    order = []
-    while len(order) < n:
-        epoch = len(order) // len(questions)
-        order += random.Random(derived_seed(cfg.seed, name, epoch)).sample(range(len(questions)), len(questions))
-    return [questions[i] for i in order[:n]]
+def distil(run: Run, student) -> None:
+    """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
+    cfg, teacher = run.cfg, frozen_copy(student)
+    n = cfg.distil_epochs * len(run.questions["distil"])
+    questions = shuffled(run.questions["distil"], n, cfg.seed, "distil")
+    schedule = Schedule(
+        "distil",
+        steps=math.ceil(n / cfg.distil_batch),
+        batch=cfg.distil_batch,
+        lr_peak=cfg.distil_lr,
+        warmup=cfg.warmup_steps,
+        decay=cfg.decay,
+        weight_decay=cfg.distil_weight_decay,
+        rounds=cfg.rounds,
+        sync_every=cfg.sync_every,
+    )
 
-
-def distil(student, tokenizer, grader, questions, cfg: Config, phrases, end_ids, folder: RunFolder, at_round=None) -> None:
-    """Phase 2: on-policy rollouts, reward, KL to the reviser, update."""
-    teacher, questions = frozen_copy(student), shuffled(questions, cfg.distil_epochs * len(questions), cfg, "distil")
-    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "distil",
-              lambda samples: distil_on(student, teacher, samples, cfg, phrases, end_ids), at_round=at_round)
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
-# Baselines, in their textbook form. They share the rollouts, rewards and losses above, and the questions of both phases.
-# ----------------------------------------------------------------------------------------------------------------------------
-def budget(questions: list[dict], cfg: Config) -> int:
-    """How many responses a baseline may sample."""
-    return cfg.samples or cfg.group * len(questions)
-
-
-def rft(model, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Rejection fine-tuning: sample y ~ pi(.|x), keep the right ones, and maximise sum_i r_i log pi(y_i | x_i).
-
-    With cfg.rounds > 1 it is expert iteration: each round samples its part of the budget from the model so far and trains the
-    base anew on every right answer up to then.
-    """
-    base, kept, done = copy_weights(model) if cfg.rounds > 1 else None, {}, int(folder.saved.get("phase", "rft 0").split()[-1])
-    questions = shuffled(questions, budget(questions, cfg), cfg, "rft")
-    for r in range(1, cfg.rounds + 1):
-        part = questions[len(questions) * (r - 1) // cfg.rounds:len(questions) * r // cfg.rounds]
-        samples = rollouts(model, tokenizer, grader, part, [chat_ids(tokenizer, q["prompt"]) for q in part], cfg, end_ids,
-                           derived_seed(cfg.seed, "rft", r), desc=f"rft {r}: samples", folder=folder, key=f"rft {r}")
-        kept |= {(*s["context"], *s["ids"]): (s["context"], s["ids"]) for s in samples if s["reward"]}  # each answer once
-        if r < done:
-            continue  # a resumed run has trained this round: its samples came from the journal
-        if r > done:
-            folder.log(f"rft {r} samples", 0, kept=len(kept), **folder.count(samples))
-        if not kept:
-            raise UserError(f"none of {len(samples)} samples was right, so there is nothing to train on. Ask easier questions, or sample more")
-        if r > 1:
-            put_weights(model, base)
-        fine_tune(model, [[pair] for pair in kept.values()], cfg, folder, f"rft {r}")
-
-
-def sft(model, tokenizer, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Supervised fine-tuning on given demonstrations d: minimise -log pi(d | x)."""
-    with_one = [q for q in questions if q.get("demonstration")]
-    if not with_one:
-        raise UserError("--method sft needs demonstrations: a column named demonstration, solution, or an answer that ends in #### 42")
-    end = [tokenizer.eos_token_id if tokenizer.eos_token_id in end_ids else end_ids[0]]
-    rows = [[(chat_ids(tokenizer, q["prompt"]), tokenizer.encode(q["demonstration"], add_special_tokens=False) + end)] for q in with_one]
-    fine_tune(model, rows, cfg, folder, "sft")
-
-
-def what_is_right(question: dict) -> str:
-    return question["answer"] if isinstance(question["answer"], str) else "what passes its tests"
-
-
-def sdft_prompt(question: dict):
-    """What SDFT's teacher is asked: the question, with a demonstration of an answer, or with its final answer where there is none."""
-    if question.get("demonstration"):
-        hint = f"\n\nThis is an example of a right answer:\n{question['demonstration']}\n\nNow answer in your own words."
-    else:
-        hint = f"\n\nThe final answer is {what_is_right(question)}. Now work it out in your own words."
-    *earlier, last = [{"role": "user", "content": question["prompt"]}] if isinstance(question["prompt"], str) else question["prompt"]
-    return [*earlier, {**last, "content": last["content"] + hint}]
-
-
-def sdft(student, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Self-distillation fine-tuning: sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
-    teacher, questions = frozen_copy(student), shuffled(questions, budget(questions, cfg), cfg, "sdft")
-
-    def learn(samples):
+    def backward(samples):
         for s in samples:
-            s["teacher_context"] = chat_ids(tokenizer, sdft_prompt(s["question"]))
-        return imitate(student, teacher, samples, cfg)
+            s["teacher_context"] = reviser_ids(run, s["context"], s["ids"], s["reward"])
+        return backward_kl(run, student, teacher, samples)
 
-    on_policy(student, teacher, tokenizer, grader, questions, cfg, end_ids, folder, "sdft", learn)
-
-
-def advantages(rewards):
-    """A_i = (r_i - mean(r)) / (std(r) + 1e-4) within each group: rewards (groups, G) -> (groups, G)"""
-    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    on_policy(run, student, teacher, questions, schedule, backward)
 
 
-def grpo_loss(log_prob, old, advantage, clip: float, reference=None, beta: float = 0.0):
-    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A) + beta (pi_ref / pi - log(pi_ref / pi) - 1) with rho = pi / pi_old. All (n,) -> (n,)"""
-    ratio = (log_prob - old).exp()
-    loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-    if reference is None:
-        return loss
-    gap = reference - log_prob
-    return loss + beta * (gap.exp() - gap - 1)
-
-
-def grpo_on(student, reference, samples: list[dict], cfg: Config) -> float:
-    """Add GRPO's gradient to the student's: 1/G sum_i 1/|y_i| sum_t grpo_loss, averaged over the questions; returns that loss."""
-    device, lengths = student.device, [len(s["context"]) + len(s["ids"]) for s in samples]
-    A = advantages(torch.tensor([s["reward"] for s in samples], device=device).view(-1, cfg.group)).flatten().tolist()
-    # the first pass over a batch is its own pi_old
-    for name, model in (("old", student if cfg.grpo_updates > 1 else None), ("reference", reference)):
-        for rows in micro_batches(lengths, cfg.micro_tokens or 2048) if model is not None and name not in samples[0] else ():
-            found = log_probs(model, [samples[i]["context"] for i in rows], [samples[i]["ids"] for i in rows])
-            for i, values in zip(rows, found.split([len(samples[i]["ids"]) for i in rows])):
-                samples[i][name] = values  # (T,)
-
-    def loss_of(rows):
-        responses = [samples[i]["ids"] for i in rows]
-        targets = torch.tensor([t for r in responses for t in r], device=device)  # (N,)
-        weights, advantage = torch.tensor([(1 / len(r) / len(samples), A[i]) for i, r in zip(rows, responses) for _ in r], device=device).T
-        old, ref = (torch.cat([samples[i][n] for i in rows]) if n in samples[0] else None for n in ("old", "reference"))  # (N,)
-
-        def token_losses(logits, part):
-            log_prob = -F.cross_entropy(logits, targets[part], reduction="none")
-            return weights[part] * grpo_loss(log_prob, log_prob.detach() if old is None else old[part], advantage[part], cfg.grpo_clip,
-                                             None if ref is None else ref[part], cfg.grpo_kl)
-
-        return token_loss(response_hidden(student, [samples[i]["context"] for i in rows], responses), head_of(student), token_losses)[0]
-
-    return accumulate(student, lengths, cfg, loss_of)
-
-
-def grpo(student, tokenizer, grader, questions, cfg: Config, end_ids, folder: RunFolder) -> None:
-    """Group-relative policy optimisation: a policy gradient whose baseline is the mean reward of a group of answers to one question."""
-    reference = frozen_copy(student) if cfg.grpo_kl else None
-    questions = [q for q in shuffled(questions, budget(questions, cfg) // cfg.group, cfg, "grpo") for _ in range(cfg.group)]
-    on_policy(student, reference, tokenizer, grader, questions, replace(cfg, sync_every=0, rounds=1), end_ids, folder, "grpo",
-              lambda samples: grpo_on(student, reference, samples, cfg), updates=cfg.grpo_updates)
-
-
-# ----------------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Evaluation
-# ----------------------------------------------------------------------------------------------------------------------------
-def evaluate(model, tokenizer, grader, questions, cfg: Config, phrases, end_ids, desc="", revise: bool = True, folder=None) -> dict:
-    """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the first sample.
+# --------------------------------------------------------------------------------------------------
+def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = True) -> dict:
+    """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the
+    first sample (Sec. 3.2).
 
-    correction_rate is the share of wrong first answers that revising turns right (None if none was wrong). Seeds and questions
-    are the same for every model, so that differences are paired. "scores" holds what each question got.
+    Seeds and questions are the same for every model, so that differences are paired. "scores" holds
+    what each question got.
     """
-    cfg = replace(cfg, flip_reward=False)
-    k, seed = cfg.eval_samples, derived_seed("evaluate", cfg.seed)
-    prompts = [chat_ids(tokenizer, q["prompt"]) for q in questions]
-    run = lambda name, qs, contexts, seed, **kw: rollouts(  # noqa: E731
-        model, tokenizer, grader, qs, contexts, cfg, end_ids, seed, desc=f"{desc} {name}", folder=folder, key=f"{desc} {name}", **kw)
-    sampled = run("sampled", [q for q in questions for _ in range(k)], [p for p in prompts for _ in range(k)], seed)
-    greedy = run("greedy", questions, prompts, seed, greedy=True)
-    per_question = np.array([s["reward"] for s in sampled]).reshape(-1, k)  # (n, k)
-    mean = lambda values: float(np.mean(list(values)))  # noqa: E731
-    result = {"accuracy": mean(per_question), "accuracy_ci": interval(per_question.mean(1)),
-              "accuracy_greedy": mean(s["reward"] for s in greedy), "accuracy_greedy_ci": interval([s["reward"] for s in greedy]),
-              "mean_tokens": mean(len(s["ids"]) for s in sampled), "truncated": mean(not s["finished"] for s in sampled),
-              "n": len(questions), "samples_per_question": k, "revision_words": revision_words(sampled)}
+    run = replace(run, cfg=replace(run.cfg, flip_reward=False))
+    k, seed = run.cfg.eval_samples, derived_seed("evaluate", run.cfg.seed)
+    contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
+
+    label = f"evaluate {name}: sampled"
+    many = repeat(questions, k), repeat(contexts, k)
+    sampled = rollouts(run, model, *many, seed, label)
+    responses = generate(run, model, contexts, seed, f"evaluate {name}: greedy", greedy=True)
+    greedy = grade(run, questions, contexts, responses)
+
+    scores = np.array([s["reward"] for s in sampled]).reshape(-1, k)  # (n, k)
+    result = {
+        **rate("accuracy", scores.mean(1)),
+        **rate("accuracy_greedy", [s["reward"] for s in greedy]),
+        "mean_tokens": mean(len(s["ids"]) for s in sampled),
+        "truncated": mean(not s["finished"] for s in sampled),
+        "n": len(questions),
+        "samples_per_question": k,
+        "revision_words": kit.tables.revision_words(sampled),
+    }
     if revise:
-        first = sampled[::k]
-        contexts = [reviser_ids(y["context"], y["ids"], y["reward"], phrases, end_ids) for y in first]
-        revised = run("revised", questions, contexts, seed + 1)
-        corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
-        result |= {"initial_accuracy": mean(y["reward"] for y in first), "initial_tokens": mean(len(y["ids"]) for y in first),
-                   "revised_accuracy": mean(z["reward"] for z in revised), "revised_tokens": mean(len(z["ids"]) for z in revised),
-                   "revised_accuracy_ci": interval([z["reward"] for z in revised]),
-                   "correction_rate": mean(corrected) if corrected else None,
-                   "correction_rate_ci": interval(corrected) if corrected else None}
-    return result | {"scores": per_question.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
+        label = f"evaluate {name}: revised"
+        result |= generate_then_revise(run, model, sampled[::k], seed + 1, label)
+    return result | {"scores": scores.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
-# ----------------------------------------------------------------------------------------------------------------------------
+def generate_then_revise(run: Run, model, first: list[dict], seed: int, label: str) -> dict:
+    """One revision of each first answer, given its reward.
+
+    correction_rate is the share of wrong first answers that revising turns right; None if none was
+    wrong. (The paper's is net: right answers that revising spoils are subtracted.)
+    """
+    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
+    revised = rollouts(run, model, [y["question"] for y in first], contexts, seed, label)
+    corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
+    return {
+        "initial_accuracy": mean(y["reward"] for y in first),
+        "initial_tokens": mean(len(y["ids"]) for y in first),
+        "revised_tokens": mean(len(z["ids"]) for z in revised),
+        **rate("revised_accuracy", [z["reward"] for z in revised]),
+        **rate("correction_rate", corrected),
+    }
+
+
+def mean(values) -> float:
+    return float(np.mean(list(values)))
+
+
+def rate(name: str, scores) -> dict:
+    """A mean of per-question scores with its 95 % interval; None where there are no scores."""
+    scores = list(scores)
+    if not scores:
+        return {name: None, name + "_ci": None}
+    return {name: mean(scores), name + "_ci": kit.tables.interval(scores)}
+
+
+def measure(run: Run, model, name: str) -> None:
+    """Evaluate the model, unless a stopped run has done it, and enter it into results.json."""
+    if name not in run.folder.results:
+        began = time.time()
+        result = evaluate(run, model, run.questions[run.cfg.eval_split], name)
+        run.folder.keep_result(name, result, seconds=time.time() - began)
+
+
+# --------------------------------------------------------------------------------------------------
 # Main
-# ----------------------------------------------------------------------------------------------------------------------------
-def show(title: str, text: str) -> None:
-    print(f"\n--- {title} ---\n{text}\n", flush=True)
+# --------------------------------------------------------------------------------------------------
+class Stage(NamedTuple):
+    """A part of a run that ends in a checkpoint."""
+
+    name: str  # of the checkpoint and of its results
+    phase: str  # under which its steps are saved and logged
+    train: object  # train(run, model) -> None
 
 
-def run(cfg: Config) -> dict[str, dict]:
-    """Both phases and the evaluations around them, from where the run folder stands; returns results.json's content."""
-    folder = RunFolder(cfg)
+def stages_of(cfg: Config) -> list[Stage]:
+    """SD-Zero: phase 1, then phase 2."""
+    phase1 = [Stage("srt", "srt", srt)] if cfg.phase1 else []
+    phase2 = [Stage("sdzero", "distil", distil)] if cfg.method == "sdzero" else []
+    return phase1 + phase2
 
-    def ask_to_stop(*_):
-        folder.stop = True
-        print("\nstopping as soon as the step at hand is saved; Ctrl-C again stops at once", file=sys.stderr)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, ask_to_stop)
-    if not {"base", cfg.method} <= set(folder.results):
-        train(cfg, folder)
-    if folder.writes:
-        figure(folder.path, folder.results)
-        shutil.rmtree(folder.path / "state")
-    print(f"\n{folder.results['base']['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = {cfg.temperature}; "
-          "95 % intervals in brackets")
-    print(results_table(folder.results))
+def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
+    """All stages and the evaluations around them, from where the run folder stands on; returns
+    results.json's content."""
+    options = {k: v for k, v in asdict(cfg).items() if k not in ("fresh", "plan")}
+    kit.run_folder.refuse_model_folder(cfg.out, cfg.model)
+    kit.run_folder.check_options(cfg.out, options, cfg.fresh)
+    questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
+    content = content_of(cfg, questions, tokenizer)
+    folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
+    if not folder.finished:
+        with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
+            run, model = prepare(cfg, tokenizer, grader, questions, folder)
+            introduce(run, model)
+            measure(run, model, "base")
+            for stage in still_to_do(stages, folder):
+                stage.train(run, model)
+                folder.checkpoint(stage.name, tokenizer, model)
+                measure(run, model, stage.name)
+        folder.finish_with(kit.figures.figure)
+    base = folder.results["base"]
+    print(
+        f"\n{base['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = "
+        f"{cfg.temperature}; 95 % intervals in brackets"
+    )
+    print(kit.tables.results_table(folder.results))
     print(f"\n{folder.path}/ holds " + ", ".join(sorted(p.name for p in folder.path.iterdir())))
     return folder.results
 
 
-def train(cfg: Config, folder: RunFolder) -> None:
-    """Evaluate the base; phase 1, evaluate, phase 2, evaluate, or a baseline, evaluate."""
-    grader, sets = make_grader(cfg), load_questions(cfg)
-    tokenizer, model = load_tokenizer_and_model(cfg)
-    end_ids = end_token_ids(tokenizer, model)
+def still_to_do(stages: list[Stage], folder) -> list[Stage]:
+    """The stages of a run that was stopped, from the one whose state was saved last on."""
+    saved = folder.saved.get("phase", "").split(" ")[0]
+    phases = [stage.phase for stage in stages]
+    return stages[phases.index(saved) :] if saved else stages
+
+
+def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
+    """What a run is about beside its options: where it changes, old answers are of no use."""
+    phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
+    prompts = [chat_ids(tokenizer, part[0]["prompt"]) for part in questions.values() if part]
+    return {
+        "questions": kit.loading.digest(questions),
+        "chat template": kit.loading.digest(tokenizer.chat_template),
+        "prompts (tokenizer, phrases, or the code that builds them)": kit.loading.digest(
+            [prompts, phrases]
+        ),
+        **kit.loading.weights_fingerprint(cfg.model),
+    }
+
+
+def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
+    """(run, model): the model is loaded, and the settings that depend on it are made."""
+    model = kit.loading.load_model(cfg)
+    cfg = kit.memory_plan.fill_in(cfg, model)
+    if cfg.gradient_checkpointing:
+        kwargs = {"use_reentrant": False}
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
-    phase = folder.saved.get("phase")
-    print(f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; rollouts by {engine(model)}; run folder "
-          f"{folder.path}; questions: " + ", ".join(f"{name} {len(questions)}" for name, questions in sets.items())
-          + (f"; going on from {phase} step {folder.saved['step']}" if phase else ""))
-    both = sets["srt"] + sets["distil"]
-    prompt = chat_ids(tokenizer, both[0]["prompt"])
-    answer = tokenizer.encode("(a wrong answer)", add_special_tokens=False)
-    show("the generator's prompt", tokenizer.decode(prompt))
-    show("the reviser's prompt", tokenizer.decode(reviser_ids(prompt, answer, 0.0, phrases, end_ids)))
+    end_ids = kit.loading.end_token_ids(tokenizer, model)
+    room = kit.losses.Room(sequences=cfg.rollout_batch or 64, tokens=cfg.micro_tokens or 2048)
+    return Run(cfg, tokenizer, grader, questions, phrases, end_ids, room, folder), model
 
-    with grader:
-        def measure(name):
-            if name not in folder.results:
-                began = time.time()
-                folder.results[name] = evaluate(model, tokenizer, grader, sets[cfg.eval_split], cfg, phrases, end_ids, f"evaluate {name}:",
-                                                folder=folder)
-                folder.start += time.time() - began  # the log's seconds are those of training
-                if folder.writes:
-                    write_json(folder.path / "results.json", folder.results)
 
-        def checkpoint(name):
-            if folder.writes:
-                save_checkpoint(tokenizer, model, folder.path / name)
-            measure(name)
+def introduce(run: Run, model) -> None:
+    """What is about to be trained, how much it will sample, and both prompts."""
+    cfg, folder = run.cfg, run.folder
+    print(
+        f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; "
+        f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
+    )
+    if chosen := preset(cfg.model):
+        kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
+        print("defaults of the embedded model's family: " + " ".join(as_flags(kept)))
+    print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
+    if folder.saved:
+        print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
+    question = run.questions["srt"][0]
+    prompt = chat_ids(run.tokenizer, question["prompt"])
+    answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+    show("the generator's prompt", run.tokenizer.decode(prompt))
+    show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
 
-        measure("base")
-        if (cfg.method in ("sdzero", "srt") and cfg.phase1 or cfg.on_revisions) and phase != "distil":
-            file = folder.path / "revisions.jsonl"
-            if phase == "srt":
-                records = [json.loads(line) for line in file.read_text().splitlines()]
-            else:
-                records = collect_revisions(model, tokenizer, grader, sets["srt"], cfg, phrases, end_ids, folder)
-                if folder.writes:
-                    replace_file(file, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in records)))
-                folder.save_state("srt", 0, model)
-            kept = [r for r in records if r["kept"]]
-            reasons = {why: sum(r["why"] == why for r in records) for why in ("verified", "wrong", "truncated", "duplicate")}
-            print(f"{len(records)} tuples: {reasons}; of the kept, {sum(not r['init_reward'] for r in kept)} correct a wrong answer", flush=True)
-            for r in sorted(kept, key=lambda r: r["init_reward"])[:1]:
-                show(f"a kept tuple (right: {what_is_right(r)})", "\n\n".join((r["init_text"], r["control_phrase"], r["revised_text"])))
-            srt(model, records, cfg, end_ids, folder)
-            if not cfg.on_revisions:
-                checkpoint("srt")
-        if cfg.method == "sdzero":
-            distil(model, tokenizer, grader, sets["distil"], cfg, phrases, end_ids, folder, at_round=lambda r: measure(f"round {r}"))
-        elif cfg.method == "rft" and not cfg.on_revisions:
-            rft(model, tokenizer, grader, both, cfg, end_ids, folder)
-        elif cfg.method == "grpo":
-            grpo(model, tokenizer, grader, both, cfg, end_ids, folder)
-        elif cfg.method == "sdft":
-            show("the prompt of SDFT's teacher", tokenizer.decode(chat_ids(tokenizer, sdft_prompt(both[0]))))
-            sdft(model, tokenizer, grader, both, cfg, end_ids, folder)
-        elif cfg.method == "sft":
-            sft(model, tokenizer, both, cfg, end_ids, folder)
-        if cfg.method != "srt":
-            checkpoint(cfg.method)
-        if folder.timeouts:
-            print(f"{folder.timeouts} answers could not be graded in time and counted as wrong")
+
+def show(title: str, text: str) -> None:
+    print(f"\n--- {title} ---\n{text}\n", flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        cfg = make_config(**parse_options(argv, Config, __doc__, epilog=f"With the embedded model the defaults are instead: {TINY}"))
+    def work():
+        epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
+        cfg = make_config(**parse_options(argv, Config, __doc__, epilog=epilog))
         if cfg.plan:
-            print(plan(cfg))
-            return 0
-        if "RANK" in os.environ and not dist.is_initialized():  # started by torchrun
-            dist.init_process_group("nccl" if torch.cuda.is_available() and cfg.device != "cpu" else "gloo")
-        if rank() > 0:
-            sys.stdout = open(os.devnull, "w")  # one rank talks
-        run(cfg)
-        leave_together()
-    except UserError as e:
-        print(f"sdzero: {e}", file=sys.stderr)
-        return 2
-    except OSError as e:
-        print(f"sdzero: {e.filename or 'a file'}: {e.strerror or e}. What was saved before is still good: mend that and start the same "
-              "command again", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("sdzero: stopped. The same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+            print(kit.memory_plan.plan(cfg))
+        else:
+            kit.ranks.start(cfg.device)
+            train(cfg, stages_of(cfg))
+            kit.ranks.leave_together()
+
+    return kit.errors.exit_code("sdzero", work)
 
 
 if __name__ == "__main__":

@@ -7,47 +7,17 @@ in sdzero.Config.task; its rewards live in verify.py.
 import csv
 import io
 import json
-import os
 import random
-import threading
 from pathlib import Path
 
-import verify
+from kit.errors import UserError
+from kit.hub import require_hub
 
 MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 STDIN_INSTRUCTION = "\nPlease write a Python program that reads standard input and writes standard output, in one ```python block at the end."
 FUNCTION_INSTRUCTION = "\nPlease write it in Python, in one ```python block at the end."
 QUESTION_COLUMNS, ANSWER_COLUMNS = ("problem", "question", "prompt"), ("answer", "final_answer", "target", "solution")
 CODE_COLUMNS = ("description", *QUESTION_COLUMNS, "text")  # Codeforces; MBPP
-
-
-class UserError(Exception):
-    """Something the user can mend; main() prints it as one line and exits with code 2."""
-
-
-def require_hub(name: str, kind: str, advice: str) -> None:
-    """Raise UserError within seconds where `name` is neither cached nor to be had from the hub (whose own retries take minutes)."""
-    import huggingface_hub
-    problem = ["no answer within 10 s"]
-
-    def ask():
-        try:
-            huggingface_hub.HfApi().repo_info(name, repo_type=kind, timeout=5)
-            problem[0] = None
-        except Exception as e:
-            problem[0] = type(e).__name__
-
-    asker = threading.Thread(target=ask, daemon=True)  # a name server that never answers ignores every time-out but this one
-    asker.start()
-    asker.join(10)
-    if problem[0]:
-        try:
-            huggingface_hub.snapshot_download(name, repo_type=kind, local_files_only=True)
-            huggingface_hub.constants.HF_HUB_OFFLINE = True
-            os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-        except Exception:
-            raise UserError(f"the {kind} {name!r} is not a local path, not in the cache, and the hub does not serve it ({problem[0]}). "
-                            + advice) from None
 
 
 def column_addition(a: int, b: int, column=lambda x, y, carry: x + y + carry) -> str:
@@ -128,7 +98,9 @@ def question_of(row: dict, task: str) -> dict:
     """
     question = next((row[c] for c in (CODE_COLUMNS if task == "code" else QUESTION_COLUMNS) if row.get(c)), None)
     if task == "code":
-        answer = verify.load_tests(row)
+        from verify import load_tests  # the rewards are imported where they are used
+
+        answer = load_tests(row)
         instruction = STDIN_INSTRUCTION if answer["kind"] == "stdin" else FUNCTION_INSTRUCTION
         if row.get("test_list"):  # MBPP's problems do not name the function; its tests do
             instruction = f"\nIt must pass this test:\n{answer['code'][0]}" + instruction

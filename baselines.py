@@ -1,0 +1,389 @@
+"""The methods that SD-Zero is compared with, in their textbook form, on the pieces of sdzero.py.
+
+    python baselines.py rft       rejection fine-tuning on the model's own right answers
+    python baselines.py grpo      group-relative policy optimisation
+    python baselines.py sdft      self-distillation from a teacher that is shown a demonstration
+    python baselines.py sft       fine-tuning on demonstrations
+
+They share rollouts, rewards, losses, evaluation and run folder with SD-Zero, and train on the
+questions of both its phases. `eval.py compare` trains them all on the same number of samples.
+"""
+
+import math
+import sys
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import kit
+from kit.errors import UserError, exit_code
+from kit.late import F, torch
+from kit.options import as_flags, flag_of, option, parse_options
+from kit.presets import is_tiny
+from kit.seeds import derived_seed, shuffled
+from sdzero import (
+    Config,
+    Row,
+    Schedule,
+    Stage,
+    Training,
+    accumulate,
+    backward_kl,
+    chat_ids,
+    fine_tune,
+    frozen_copy,
+    make_config,
+    on_policy,
+    repeat,
+    response_hidden,
+    revisions,
+    rollouts,
+    show,
+    targets_of,
+    train,
+)
+
+
+# --------------------------------------------------------------------------------------------------
+# Configuration
+# --------------------------------------------------------------------------------------------------
+@dataclass
+class BaselineConfig(Config):
+    method: Literal["rft", "grpo", "sdft", "sft"] = option(
+        "rft", "which baseline; the word after baselines.py", heading="the baseline"
+    )
+    epochs: int = option(3, "rft, sft: passes over the answers that are trained on", least=1)
+    batch: int = option(
+        64, "rft, sft: answers per optimiser step; grpo, sdft: rollouts per step", least=1
+    )
+    lr: float = option(5e-6, "learning rate (rft, sft: its peak, with a cosine)", above=0, most=1)
+    weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
+    group: int = option(
+        4, "grpo: answers per question; rft, sdft: the same where there is no --samples", least=1
+    )
+    rounds: int = option(
+        1,
+        "rft: samplings; after each the base is trained anew on all right answers so far",
+        least=1,
+    )
+    on_revisions: bool = option(
+        False, "rft: train on the base's verified revisions instead of its right answers"
+    )
+    updates: int = option(1, "grpo: optimiser steps on each batch of rollouts", least=1)
+    clip: float = option(0.2, "grpo: the policy ratio counts only within 1 +- this", above=0)
+    kl: float = option(
+        0.0, "grpo: weight of the KL to the model that training started from", least=0
+    )
+
+
+# What a method has instead of BaselineConfig's defaults: of a real model, and of the embedded one.
+ON_POLICY = dict(batch=128, weight_decay=0.01)
+DEFAULTS = {"rft": {}, "sft": {}, "grpo": ON_POLICY, "sdft": ON_POLICY}
+TINY = {
+    "rft": dict(epochs=16, batch=16, lr=1e-3),
+    "sft": dict(epochs=3, batch=16, lr=1e-3),
+    "grpo": dict(batch=32, lr=5e-4, group=8, decay=0.0),
+    "sdft": dict(batch=16, lr=1e-5),
+}
+# Which of SD-Zero's options the baselines lack, and which methods the others belong to.
+NOT_HERE = {f.name for f in fields(Config) if f.name.startswith(("srt_", "distil_", "l_"))}
+NOT_HERE = NOT_HERE - {"srt_questions", "distil_questions"} | {"phase1", "sync_every", "plan"}
+BELONGS = {
+    "epochs": ("rft", "sft"),
+    "group": ("grpo", "rft", "sdft"),
+    "on_revisions": ("rft",),
+    "rounds": ("rft",),
+    "updates": ("grpo",),
+    "clip": ("grpo",),
+    "kl": ("grpo",),
+    "warmup_steps": ("grpo", "sdft"),
+    "decay": ("grpo", "sdft"),
+    "divergence": ("sdft",),
+    "kl_clip": ("sdft",),
+}
+
+
+def make_baseline_config(**given) -> BaselineConfig:
+    """Options that were not given take the method's default. Raises UserError as make_config does,
+    and for options that the method does not have."""
+    method = given.get("method", "rft")
+    if method not in DEFAULTS:
+        raise UserError(f"the baselines are {', '.join(DEFAULTS)}, not {method!r}")
+    for name in given:
+        if name in NOT_HERE or method not in BELONGS.get(name, DEFAULTS):
+            raise UserError(f"{method} has no {flag_of(name)}")
+    if given.get("on_revisions") and given.get("rounds", 1) > 1:
+        raise UserError("--on-revisions trains once on what was collected: --rounds excludes it")
+    defaults = DEFAULTS[method] | (
+        TINY[method] if is_tiny(given.get("model", Config.model)) else {}
+    )
+    if given.get("on_revisions") and given.get("samples"):
+        defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
+    cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
+    if method == "grpo" and (cfg.group < 2 or cfg.batch % cfg.group):
+        raise UserError(
+            f"grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide "
+            f"--batch {cfg.batch}"
+        )
+    return cfg
+
+
+def both_phases(run) -> list[dict]:
+    return run.questions["srt"] + run.questions["distil"]
+
+
+def budget(run) -> int:
+    """How many responses a baseline may sample."""
+    return run.cfg.samples or run.cfg.group * len(both_phases(run))
+
+
+def training(cfg: BaselineConfig) -> Training:
+    return Training(cfg.epochs, cfg.batch, cfg.lr, cfg.weight_decay)
+
+
+def schedule(cfg: BaselineConfig, rollouts: int, **more) -> Schedule:
+    """One round, no synchronisation."""
+    steps = math.ceil(rollouts / cfg.batch)
+    return Schedule(
+        cfg.method,
+        steps=steps,
+        batch=cfg.batch,
+        lr_peak=cfg.lr,
+        warmup=cfg.warmup_steps,
+        decay=cfg.decay,
+        weight_decay=cfg.weight_decay,
+        **more,
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Fine-tuning on answers
+# --------------------------------------------------------------------------------------------------
+def answer_row(context: list[int], response: list[int]) -> list[Row]:
+    """A tuple of one row: -log pi(response | context)."""
+    return [Row(context + response, [len(context)])]
+
+
+def rft(run, model) -> None:
+    """Rejection fine-tuning: sample y ~ pi(.|x), keep the right ones, and maximise
+    sum_i r_i log pi(y_i | x_i).
+
+    With --rounds it is expert iteration: each round samples its part of the budget from the model
+    so far, and trains the base anew on every right answer up to then.
+    """
+    cfg, questions = run.cfg, shuffled(both_phases(run), budget(run), run.cfg.seed, "rft")
+    base = kit.low_bits.copy_weights(model) if cfg.rounds > 1 else None
+    done, kept = int(run.folder.saved.get("phase", "rft 0").split()[-1]), {}
+    for r in range(1, cfg.rounds + 1):
+        part = questions[len(questions) * (r - 1) // cfg.rounds : len(questions) * r // cfg.rounds]
+        contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in part]
+        seed = derived_seed(cfg.seed, "rft", r)
+        samples = rollouts(run, model, part, contexts, seed, f"rft {r}: samples")
+        for s in samples:
+            if s["reward"]:
+                kept[(*s["context"], *s["ids"])] = answer_row(s["context"], s["ids"])  # once each
+        if r < done:
+            continue  # a resumed run has trained this round: its samples came from the journal
+        if r > done:
+            run.folder.log(f"rft {r} samples", 0, kept=len(kept), **run.folder.count(samples))
+        if not kept:
+            raise UserError(
+                f"none of {len(samples)} samples was right, so there is nothing to train on. Ask "
+                "easier questions, or sample more"
+            )
+        if r > 1:
+            kit.low_bits.put_weights(model, base)
+        fine_tune(run, model, list(kept.values()), f"rft {r}", training(cfg))
+
+
+def rft_on_revisions(run, model) -> None:
+    """A control that the paper lacks: phase 1 with the generator as its target,
+    -log pi(y_revised | x)."""
+    kept = [r for r in revisions(run, model) if r["kept"]]
+    rows = [answer_row(r["prompt_ids"], r["revised_ids"]) for r in kept]
+    fine_tune(run, model, rows, "srt", training(run.cfg))
+
+
+def sft(run, model) -> None:
+    """Supervised fine-tuning on given demonstrations d: minimise -log pi(d | x)."""
+    with_one = [q for q in both_phases(run) if q.get("demonstration")]
+    if not with_one:
+        raise UserError(
+            "sft needs demonstrations: a column named demonstration, solution, or an answer that "
+            "ends in #### 42"
+        )
+    tokenizer, end_ids = run.tokenizer, run.end_ids
+    end = [tokenizer.eos_token_id if tokenizer.eos_token_id in end_ids else end_ids[0]]
+    rows = []
+    for q in with_one:
+        demonstration = tokenizer.encode(q["demonstration"], add_special_tokens=False)
+        rows.append(answer_row(chat_ids(tokenizer, q["prompt"]), demonstration + end))
+    fine_tune(run, model, rows, "sft", training(run.cfg))
+
+
+# --------------------------------------------------------------------------------------------------
+# Self-distillation fine-tuning
+# --------------------------------------------------------------------------------------------------
+def sdft_prompt(question: dict):
+    """What SDFT's teacher is asked: the question, with a demonstration of an answer, or with its
+    final answer where there is none."""
+    if question.get("demonstration"):
+        hint = (
+            f"\n\nThis is an example of a right answer:\n{question['demonstration']}\n\nNow answer "
+            "in your own words."
+        )
+    else:
+        right = question["answer"]
+        right = right if isinstance(right, str) else "what passes its tests"
+        hint = f"\n\nThe final answer is {right}. Now work it out in your own words."
+    prompt = question["prompt"]
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    *earlier, last = messages
+    return [*earlier, {**last, "content": last["content"] + hint}]
+
+
+def sdft(run, student) -> None:
+    """sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
+    teacher = frozen_copy(student)
+    questions = shuffled(both_phases(run), budget(run), run.cfg.seed, "sdft")
+    first = chat_ids(run.tokenizer, sdft_prompt(both_phases(run)[0]))
+    show("the prompt of SDFT's teacher", run.tokenizer.decode(first))
+
+    def backward(samples):
+        for s in samples:
+            s["teacher_context"] = chat_ids(run.tokenizer, sdft_prompt(s["question"]))
+        return backward_kl(run, student, teacher, samples)
+
+    on_policy(run, student, teacher, questions, schedule(run.cfg, len(questions)), backward)
+
+
+# --------------------------------------------------------------------------------------------------
+# Group-relative policy optimisation
+# --------------------------------------------------------------------------------------------------
+def advantages(rewards):
+    """A_i = (r_i - mean(r)) / (std(r) + 1e-4) within each group: (groups, G) -> (groups, G)"""
+    return (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+
+
+def policy_loss(log_prob, old, advantage, clip: float):
+    """-min(rho A, clip(rho, 1 - eps, 1 + eps) A) with rho = pi / pi_old. All (n,) -> (n,)"""
+    ratio = (log_prob - old).exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def kl_estimate(log_prob, reference):
+    """pi_ref / pi - log(pi_ref / pi) - 1, an estimate of KL(pi || pi_ref). (n,), (n,) -> (n,)"""
+    gap = reference - log_prob
+    return gap.exp() - gap - 1
+
+
+def remember_log_probs(run, model, samples: list[dict], name: str) -> None:
+    """Give each sample, under `name`, log pi(y_t | x, y_<t) of each of its tokens (T,), in fp32."""
+    lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
+    for rows in kit.losses.micro_batches(lengths, run.room.tokens):
+        batch = [samples[i] for i in rows]
+        responses = [s["ids"] for s in batch]
+        with torch.no_grad():
+            hidden = response_hidden(model, [s["context"] for s in batch], responses)  # (N, H)
+            values = log_probs_of(model, hidden, targets_of(model, responses))  # (N,)
+        for s, of_sample in zip(batch, values.split([len(y) for y in responses])):
+            s[name] = of_sample
+
+
+def log_probs_of(model, hidden, targets):
+    """log pi(target) at N tokens: hidden (N, H), targets (N,) -> (N,) without gradient"""
+
+    def loss_fn(logits, rows):
+        return -F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
+
+    return kit.losses.token_loss(model, hidden, loss_fn)[1]
+
+
+def backward_grpo(run, student, samples: list[dict]) -> float:
+    """Add GRPO's gradient to the student's: 1/G sum_i 1/|y_i| sum_t loss, averaged over the
+    questions; returns that loss."""
+    cfg, device = run.cfg, student.device
+    rewards = torch.tensor([s["reward"] for s in samples], device=device)
+    A = advantages(rewards.view(-1, cfg.group)).flatten().tolist()
+
+    def loss_of(indices):
+        batch = [samples[i] for i in indices]
+        responses = [s["ids"] for s in batch]
+        targets = targets_of(student, responses)  # (N,)
+        weights, advantage = [], []
+        for i, y in zip(indices, responses):
+            weights += [1 / len(y) / len(samples)] * len(y)
+            advantage += [A[i]] * len(y)
+        weights = torch.tensor(weights, device=device)  # (N,)
+        advantage = torch.tensor(advantage, device=device)  # (N,)
+        old, reference = (
+            torch.cat([s[name] for s in batch]) if name in batch[0] else None  # (N,)
+            for name in ("old", "reference")
+        )
+
+        def loss_fn(logits, rows):
+            log_prob = -F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
+            # the first update on a batch is its own pi_old
+            of_old = log_prob.detach() if old is None else old[rows]
+            loss = policy_loss(log_prob, of_old, advantage[rows], cfg.clip)
+            if reference is not None:
+                loss = loss + cfg.kl * kl_estimate(log_prob, reference[rows])
+            return weights[rows] * loss
+
+        hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
+        return kit.losses.token_loss(student, hidden, loss_fn)[0]
+
+    lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
+    return accumulate(run, student, lengths, loss_of)
+
+
+def grpo(run, student) -> None:
+    """A policy gradient whose baseline is the mean reward of a group of answers to one question."""
+    cfg = run.cfg
+    reference = frozen_copy(student) if cfg.kl else None
+    groups = shuffled(both_phases(run), budget(run) // cfg.group, cfg.seed, "grpo")
+    questions = repeat(groups, cfg.group)
+
+    def backward(samples):
+        if cfg.updates > 1 and "old" not in samples[0]:
+            remember_log_probs(run, student, samples, "old")
+        if reference is not None and "reference" not in samples[0]:
+            remember_log_probs(run, reference, samples, "reference")
+        return backward_grpo(run, student, samples)
+
+    how = schedule(cfg, len(questions), updates=cfg.updates, distils=False)
+    on_policy(run, student, reference, questions, how, backward)
+
+
+# --------------------------------------------------------------------------------------------------
+# Main
+# --------------------------------------------------------------------------------------------------
+def stages_of(cfg: BaselineConfig) -> list[Stage]:
+    if cfg.on_revisions:
+        return [Stage("rft", "srt", rft_on_revisions)]
+    method = {"rft": rft, "sft": sft, "grpo": grpo, "sdft": sdft}[cfg.method]
+    return [Stage(cfg.method, cfg.method, method)]
+
+
+def main(argv: list[str] | None = None) -> int:
+    def work():
+        words = list(sys.argv[1:] if argv is None else argv)
+        if words and not words[0].startswith("-"):
+            words = ["--method", *words]
+        shown = {f.name for f in fields(BaselineConfig)} - NOT_HERE
+        epilog = "\n".join(
+            f"the embedded model's own defaults, {name}: {' '.join(as_flags(values))}"
+            for name, values in TINY.items()
+        )
+        given = parse_options(words, BaselineConfig, __doc__, shown, epilog)
+        if "method" not in given:
+            raise UserError(f"which baseline? python baselines.py {'|'.join(DEFAULTS)} ...")
+        cfg = make_baseline_config(**given)
+        kit.ranks.start(cfg.device)
+        train(cfg, stages_of(cfg))
+        kit.ranks.leave_together()
+
+    return exit_code("baselines", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The machine room: what makes a run robust and fast. Nothing here knows the method.
+
+    errors       UserError: what the user can mend, said in one line
+    late         torch, imported when it is first used
+    options      a dataclass as a command line
+    presets      which models are of the embedded model's family
+    seeds        seeds that depend on nothing before them
+    hub          is the hub there?
+    questions    where questions come from: generated, a local file, the hub
+    loading      a model and its tokenizer, and what identifies them
+    sampling     batches, continuous batching, out of memory, the journal of rollouts
+    trimming     cleaning of what phase 1 sampled
+    losses       per-token losses in chunks, the fast KL, passes that fit in memory
+    low_bits     bfloat16 weights that learn, and an optimiser for them
+    memory_plan  what a run needs in memory, from the model's config.json alone
+    ranks        several processes (torchrun)
+    run_folder   what a run writes and owns, and how it goes on after a kill
+    tables       tables and intervals
+    figures      figures
+    token_page   a page of answers with coloured tokens
+
+A room is imported when it is first used (`kit.losses.token_loss`), so that `--help` does not wait
+for torch.
+"""
+
+import importlib
+from pathlib import Path
+
+ROOMS = {file.stem for file in Path(__file__).parent.glob("*.py")} - {"__init__"}
+
+
+def __getattr__(name: str):
+    if name in ROOMS:
+        return importlib.import_module(f"kit.{name}")
+    raise AttributeError(f"module 'kit' has no room {name!r}")

@@ -1,0 +1,230 @@
+"""A model and its tokenizer: loading them, what ends a response, and what identifies them."""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import torch
+
+from kit.errors import UserError
+from kit.hub import require_hub
+from kit.losses import head_of, logits_of, trim_heap
+from kit.low_bits import split_weights
+from kit.presets import ALIASES
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}"
+    "[m['role']] + m['content'] + (eos_token if m['role'] == 'assistant' else '') + '\n\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
+)
+
+
+def source_of(model: str) -> tuple[str, dict]:
+    """(name, keywords) for transformers' from_pretrained: a folder, a GGUF file or a hub id.
+
+    Raises UserError where there is none.
+    """
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    name = ALIASES.get(model, model)
+    if name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise UserError(f"--model {name}: no such file")
+        try:
+            import accelerate  # noqa: F401  (transformers imports both when it reads the file)
+            import gguf  # noqa: F401
+        except ImportError:
+            raise UserError(
+                "a .gguf file needs two packages more: pip install gguf accelerate"
+            ) from None
+        return str(Path(name).parent), {"gguf_file": Path(name).name}
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise UserError(
+                f"--model {name}: the folder has no config.json, so it is not a Hugging Face "
+                "checkpoint"
+            )
+        return name, {}
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UserError(f"--model {name}: no such folder or file")
+    require_hub(
+        name,
+        "model",
+        "Use the embedded default (--model tiny), a local checkpoint folder or a .gguf file.",
+    )
+    return name, {}
+
+
+def load_tokenizer(cfg):
+    """The tokenizer of cfg.model, with cfg.chat_template. Raises UserError where it has none."""
+    import transformers
+
+    name, source = source_of(cfg.model)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
+    except (OSError, ValueError) as e:
+        raise cannot_load(cfg.model, e) from e
+    if cfg.chat_template == "plain":
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    elif cfg.chat_template:
+        if not Path(cfg.chat_template).is_file():
+            raise UserError(
+                f"--chat-template {cfg.chat_template}: no such file (nor the word plain)"
+            )
+        tokenizer.chat_template = Path(cfg.chat_template).read_text()
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct "
+            "version, or give --chat-template plain (Question: ... Answer:), or --chat-template "
+            "FILE with a Jinja template."
+        )
+    return tokenizer
+
+
+def cannot_load(model: str, error: Exception) -> UserError:
+    return UserError(f"--model {model} cannot be loaded: {str(error).splitlines()[0]}")
+
+
+def load_model(cfg):
+    """The model of cfg.model, in cfg.dtype on cfg.device, dropout off.
+
+    Raises UserError for a model that cannot be had, or whose logits are not its output embedding of
+    the last hidden states (the losses project those themselves, see TokenLoss).
+    """
+    import transformers
+
+    name, source = source_of(cfg.model)
+    try:
+        # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, **source
+        )
+    except (OSError, ValueError) as e:
+        raise cannot_load(cfg.model, e) from e
+    if source:  # plain fp32 now; save_pretrained refuses what still calls itself quantised
+        model.hf_quantizer, model.is_quantized = None, False
+        del model.config.quantization_config
+
+    device = device_of(cfg)
+    switch_dropout_off(model)
+    check_head(model)
+    if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
+        split_weights(model)
+    model.to(device)
+    if device == "cpu":
+        # a pass touches few rows of it; a dense gradient would be cleared and added in full for
+        # each pass (in_passes)
+        model.get_input_embeddings().sparse = True
+    trim_heap(model.get_output_embeddings().weight)
+    return model
+
+
+def device_of(cfg) -> str:
+    """cfg.device, "auto" being this process's GPU where there is one. Raises UserError."""
+    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    device = cfg.device
+    if device == "auto":
+        device = gpu if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise UserError(f"--device {device}: no such device; use auto, cpu or cuda") from None
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    return device
+
+
+def switch_dropout_off(model) -> None:
+    """Student and teacher are compared token by token: no noise in either."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            # attention takes its rate as a number, without a Dropout module
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+@torch.no_grad()
+def check_head(model) -> None:
+    """Raise UserError unless this model's logits are what head_of makes of its hidden states."""
+    kind = type(model).__name__
+    if model.get_output_embeddings() is None:
+        raise UserError(
+            f"{kind} has no output embedding, so its token distributions cannot be computed"
+        )
+    model.eval()
+    ids = torch.arange(8)[None] % model.config.get_text_config().vocab_size  # (1, 8)
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]  # (8, H)
+    ours, theirs = logits_of(hidden, head_of(model)), model(input_ids=ids).logits[0]  # (8, V)
+    if not torch.allclose(ours, theirs.float(), rtol=1e-3, atol=1e-3):
+        raise UserError(
+            f"{kind} changes its logits after the output embedding in a way this program does not "
+            "know"
+        )
+
+
+def end_token_ids(tokenizer, model) -> list[int]:
+    """Every token that ends a response: the generation config's, and the tokenizer's."""
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    ends += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    # ChatML models whose configuration names only <|endoftext|> still end their turn with <|im_end|>
+    turn_ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|eot_id|>"])
+    ends += [i for i in turn_ends if i not in (None, tokenizer.unk_token_id)]
+    if not ends:
+        raise UserError(
+            "neither the model's generation config nor its tokenizer names an end token, so no "
+            "response could end"
+        )
+    return sorted(set(ends))
+
+
+def model_type(model: str) -> str:
+    """The architecture that a model's config.json names. Raises UserError."""
+    import transformers
+
+    name, source = source_of(model)
+    try:
+        return transformers.AutoConfig.from_pretrained(name, **source).model_type
+    except (OSError, ValueError) as e:
+        raise cannot_load(model, e) from e
+
+
+def digest(data) -> str:
+    """A hash of plain data."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_fingerprint(model: str) -> dict[str, str]:
+    """{weights file: its size and a hash of its head and tail}: another model in the same place
+    shows, and a file of 8 GB need not be read for it."""
+    name, source = source_of(model)
+    if source:
+        files = [Path(name) / source["gguf_file"]]
+    else:
+        folder = Path(name) if Path(name).is_dir() else hub_folder(name)
+        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    return {file.name: size_and_hash(file) for file in files}
+
+
+def hub_folder(name: str) -> Path:
+    """Where the cache keeps a model of the hub, with its weights."""
+    import huggingface_hub
+
+    wanted = ["*.safetensors", "*.bin", "*.json"]
+    return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+
+
+def size_and_hash(file: Path, part: int = 2**20) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as f:
+        size = f.seek(0, os.SEEK_END)
+        for place in (0, max(0, size - part)):
+            f.seek(place)
+            digest.update(f.read(part))
+    return f"{size} bytes, {digest.hexdigest()[:16]}"

@@ -1,0 +1,129 @@
+"""A dataclass as a command line: each field made by option() is an option.
+
+Its default, its help, its range and the group in which --help shows it stand at the field.
+"""
+
+import argparse
+import difflib
+import math
+import os
+import shutil
+from dataclasses import field, fields
+from typing import Literal, get_args, get_origin
+
+from kit.errors import UserError
+
+
+def option(default, help, *, least=None, above=None, most=None, heading=""):
+    """A field that is an option.
+
+    Numbers are at least `least`, above `above` and at most `most`. A field with a `heading` begins
+    a group of --help, which reaches to the next one.
+    """
+    bounds = {"least": least, "above": above, "most": most}
+    return field(default=default, metadata={"help": help, "heading": heading, **bounds})
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def as_flags(options: dict) -> list[str]:
+    """{option: value} as the words of a command line."""
+    words = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            words.append(flag_of(name) if value else flag_of("no_" + name))
+        else:
+            words += [flag_of(name), str(value)]
+    return words
+
+
+def check_ranges(config) -> None:
+    """Raise UserError, naming option, range and value, for a value that its field does not allow."""
+    for f in fields(config):
+        value, bounds = getattr(config, f.name), f.metadata
+        if get_origin(f.type) is Literal and value not in get_args(f.type):
+            known = ", ".join(map(str, get_args(f.type)))
+            raise UserError(f"{flag_of(f.name)} must be one of {known}, not {value!r}")
+        if f.type not in (int, float):
+            continue
+        least, above, most = bounds["least"], bounds["above"], bounds["most"]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{flag_of(f.name)} must be a number, not {value!r}")
+        if not math.isfinite(value) or (f.type is int and value != int(value)):
+            kind = "a whole number" if f.type is int else "a number"
+            raise UserError(f"{flag_of(f.name)} must be {kind}, not {value}")
+        too_low = (least is not None and value < least) or (above is not None and value <= above)
+        if too_low or (most is not None and value > most):
+            raise UserError(f"{flag_of(f.name)} must be {range_of(f)}, not {value}")
+
+
+def range_of(f) -> str:
+    """The range of a number's field, in words."""
+    least, above, most = f.metadata["least"], f.metadata["above"], f.metadata["most"]
+    words = [f"at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
+    return " and ".join(words + [f"at most {most}"] * (most is not None))
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, with the option that was perhaps meant."""
+
+    def error(self, message: str):
+        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+        near = []
+        if message.startswith("unrecognized"):
+            near = difflib.get_close_matches(unknown.split("=")[0], self._option_string_actions, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{message}{hint} (--help lists the options)")
+
+
+def parse_options(argv, cls, description: str, shown=None, epilog: str = "") -> dict:
+    """Command line -> {field of the dataclass: value} of the options that were given.
+
+    A field whose type is list is the positional argument. `shown` names the options that --help
+    lists (None: all). Raises UserError.
+    """
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
+    os.environ["COLUMNS"] = str(width)  # what argparse wraps its usage by
+
+    def formatter(prog):
+        return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
+
+    positional = [f"{f.name.upper()} ..." for f in fields(cls) if f.type is list]
+    parser = Parser(
+        usage=" ".join(["%(prog)s", *positional, "[options]"]),
+        description=description,
+        epilog=epilog,
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    groups, heading = {"": parser}, ""
+    for f in own_first(cls):
+        heading = f.metadata.get("heading") or heading
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        add_option(groups[heading], f, hidden=shown is not None and f.name not in shown)
+    return vars(parser.parse_args(argv))
+
+
+def own_first(cls) -> list:
+    """The fields of a dataclass, what it adds to the one it extends before that one's."""
+    return sorted(fields(cls), key=lambda f: f.name not in cls.__annotations__)
+
+
+def add_option(group, f, hidden: bool) -> None:
+    """Add a field to the parser, or to a group of it."""
+    default = "" if f.default in ("", ()) else f" [{f.default}]"
+    if f.type is bool:
+        default = " [on]" if f.default else ""
+    text = argparse.SUPPRESS if hidden else (f.metadata["help"] + default).replace("%", "%%")
+    how = {"default": argparse.SUPPRESS, "help": text}
+    if f.type is list:
+        group.add_argument(f.name, nargs="+", metavar=f.name.upper(), help=f.metadata["help"])
+    elif f.type is bool:
+        group.add_argument(flag_of(f.name), action=argparse.BooleanOptionalAction, **how)
+    elif get_origin(f.type) is Literal:
+        group.add_argument(flag_of(f.name), choices=get_args(f.type), **how)
+    else:
+        group.add_argument(flag_of(f.name), type=f.type, metavar=f.type.__name__.upper(), **how)

@@ -1,0 +1,62 @@
+"""Several processes (torchrun): each has the whole model and does its share.
+
+Every loss is divided by the tokens of the whole batch, so that sums over ranks make one process of
+them.
+"""
+
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+
+def start(device: str) -> None:
+    """Join the other processes where torchrun started this one; then one rank talks."""
+    if "RANK" in os.environ and not dist.is_initialized():
+        on_gpu = torch.cuda.is_available() and device != "cpu"
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    if rank() > 0:
+        sys.stdout = open(os.devnull, "w")
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(item) -> list:
+    """`item` of every rank, in the order of ranks."""
+    items = [item]
+    if world() > 1:
+        items = [None] * world()
+        dist.all_gather_object(items, item)
+    return items
+
+
+def shared(items: list, work) -> list:
+    """work(items), a list as long, of which every rank does each world-th item."""
+    results = [None] * len(items)
+    for r, part in enumerate(gather(work(items[rank() :: world()]))):
+        results[r :: world()] = part
+    return results
+
+
+def sum_gradients(model) -> None:
+    """Add up the ranks' gradients."""
+    if world() == 1:
+        return
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        dist.all_reduce(p.grad)
+
+
+def leave_together() -> None:
+    """End the process group once every rank is here: one that leaves while another still talks to
+    it can take it down."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()

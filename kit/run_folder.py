@@ -1,0 +1,518 @@
+"""What a run writes and owns, and how it goes on after a kill. Nothing here knows the method.
+
+A run owns only what it made. `run.json` is its marker: it lists every file that the run has made,
+and says what the run is (its options, and the content that counts). What the marker does not list
+is somebody else's: it is never overwritten, moved or removed.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kit.errors import UserError
+from kit.low_bits import put_halves, take_halves
+from kit.presets import ALIASES
+from kit.ranks import gather, rank
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes in one folder are not noticed there
+    fcntl = None
+
+MARKER = "run.json"
+TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
+
+
+# --------------------------------------------------------------------------------------------------
+# Files
+# --------------------------------------------------------------------------------------------------
+def read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as e:
+        raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
+
+
+def read_results(folder: Path) -> dict:
+    """results.json of a run, empty where there is none yet."""
+    file = folder / "results.json"
+    return read_json(file) if file.is_file() else {}
+
+
+def replace_file(path: Path, write) -> None:
+    """write(temporary path), then put it in place: a reader, or a kill, meets the old file or the
+    new one, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as f:
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as e:  # torch.save turns a full disk into a RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written ({str(e).splitlines()[0]}). What was saved before is still "
+            "good: mend that and start the same command again"
+        ) from e
+
+
+def write_json(path: Path, data) -> None:
+    replace_file(path, lambda p: p.write_text(json.dumps(data, indent=1) + "\n"))
+
+
+def file_size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def save_checkpoint(tokenizer, model, folder: Path) -> None:
+    """A folder that AutoModelForCausalLM.from_pretrained and --model load."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+# --------------------------------------------------------------------------------------------------
+# What a run owns
+# --------------------------------------------------------------------------------------------------
+class Ownership:
+    """The marker of a run's folder: what the run is, and which files it has made.
+
+    Raises UserError, before anything is written, where the folder is somebody else's.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.marker = path, {"files": [], "options": {}, "content": {}}
+        try:
+            if (path / MARKER).is_file():
+                self.marker = self.checked(read_json(path / MARKER))
+            elif path.is_dir() and any(path.iterdir()):
+                raise UserError(
+                    f"--out {path} is not empty and was not made by a run (it has no {MARKER}): "
+                    "give another --out, or move away what is there"
+                )
+            elif path.exists() and not path.is_dir():
+                raise UserError(f"--out {path} is a file, not a folder: give another --out")
+        except OSError as e:
+            raise UserError(f"--out {path} cannot be read: {e.strerror}") from e
+
+    def checked(self, marker) -> dict:
+        """The marker's content, if a run wrote it: names inside the folder alone, for one thing."""
+        good = isinstance(marker, dict) and isinstance(marker.get("files"), list)
+        for name in marker["files"] if good else ():
+            good = good and isinstance(name, str) and not Path(name).is_absolute()
+            good = good and ".." not in Path(name).parts
+        if not good:
+            raise UserError(f"{self.path / MARKER} was not written by a run: give another --out")
+        return marker
+
+    def begun(self) -> bool:
+        """Whether the run has anything to go on from, or to lose."""
+        journal = self.path / "state" / "rollouts.jsonl"
+        paid = (self.path / "results.json").is_file() or file_size(journal) > 0
+        return bool(self.marker["options"]) and paid
+
+    def write_marker(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / MARKER, self.marker)
+
+    def claim(self, *names: str) -> None:
+        """Enter names into the marker before they are made. Raises UserError for one that exists
+        and is not the run's."""
+        new = [name for name in names if name not in self.marker["files"]]
+        for name in new:
+            if os.path.lexists(self.path / name):
+                raise UserError(
+                    f"{self.path / name} was not made by this run and would be overwritten: move "
+                    "it away, or give another --out"
+                )
+        if new:
+            self.marker["files"] += new
+            self.write_marker()
+
+    def remove(self, *names: str) -> None:
+        """Remove these files of the run's, and the folders that are empty then."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                (self.path / name).unlink()
+        for folder in {parent for name in names for parent in Path(name).parents} - {Path(".")}:
+            with contextlib.suppress(OSError):  # there is something of somebody else's in it
+                (self.path / folder).rmdir()
+
+    def inside(self, folder: str) -> list[str]:
+        return [name for name in self.marker["files"] if Path(name).parts[0] == folder]
+
+    def forget(self, *names: str) -> None:
+        self.marker["files"] = [name for name in self.marker["files"] if name not in names]
+
+
+def own(folder: Path, *names: str) -> None:
+    """Enter files that are about to be written into a run's folder (a study's figure, say) into
+    its marker, so that --fresh removes them too. Raises UserError where that is somebody's."""
+    ownership = Ownership(folder)
+    ownership.path.mkdir(parents=True, exist_ok=True)
+    ownership.claim(*names)
+
+
+def refuse_model_folder(out: str, model: str) -> None:
+    """Raise UserError where --out is the model's own folder or one above it."""
+    source = Path(ALIASES.get(model, model))
+    if not source.exists():
+        return  # a hub id
+    source = source.resolve()
+    folder, path = source if source.is_dir() else source.parent, Path(out).resolve()
+    if path == folder or path in folder.parents:
+        where = "the folder of" if path == folder else "above"
+        raise UserError(
+            f"--out {out} is {where} --model {model}, which a run must not write over: give "
+            "another --out"
+        )
+
+
+# --------------------------------------------------------------------------------------------------
+# The run folder
+# --------------------------------------------------------------------------------------------------
+class RunFolder:
+    """All that a run writes, so that it can be killed at any moment and go on to the same end.
+
+    No randomness depends on what ran before it (derived_seed) and nothing but the weights and the
+    optimiser is carried from step to step, so a run that repeats some steps from a saved state
+    repeats them exactly. state/ holds the last two saved states and a journal of every batch of
+    rollouts; one rank writes, all read.
+
+    options: {name: value}, and content: {what: a hash or the like}, are what the run is. Raises
+    UserError where the folder is somebody else's, or holds a run that differs in either.
+    """
+
+    def __init__(self, path: str, options: dict, content: dict, save_every: int, fresh=False):
+        self.path, self.save_every = Path(path), save_every
+        self.writes, self.stop, self.bar = rank() == 0, False, None
+        self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
+        self.journal = {}
+        if self.writes:
+            self.open(options, content, fresh)
+        gather(None)  # the other ranks wait until the folder is in order
+        self.results = read_results(self.path)
+        self.finished = bool(read_json(self.path / MARKER).get("finished"))
+        if not self.finished:
+            self.go_on()
+
+    def open(self, options: dict, content: dict, fresh: bool) -> None:
+        """Take the folder over: a new run's, or this run's as it was left."""
+        self.ownership = Ownership(self.path)
+        if self.ownership.begun() and not fresh:
+            differ(self.path, self.ownership.marker, options, content)
+            if self.ownership.marker.get("finished"):
+                return  # nothing of a finished run changes
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.ownership.claim("state/lock")
+            self.lock()
+            if fresh:
+                files = [f for f in self.ownership.marker["files"] if f != "state/lock"]
+                self.ownership.remove(*files)
+                self.ownership.forget(*files)
+            self.ownership.marker |= {"options": options, "content": content, "finished": False}
+            self.ownership.write_marker()
+            names = ("config.json", "metrics.jsonl", "state/rollouts.jsonl", "results.json")
+            self.ownership.claim(*names)
+            write_json(self.path / "config.json", options)
+            for name in names[1:3]:
+                (self.path / name).touch()
+        except OSError as e:
+            raise UserError(f"--out {self.path} cannot be written: {e.strerror}") from e
+
+    def lock(self) -> None:
+        """Two processes in one folder would spoil both runs: the first holds state/lock until it
+        ends. Raises UserError, OSError."""
+        (self.path / "state").mkdir(exist_ok=True)
+        self.locked = (self.path / "state" / "lock").open("a")
+        if fcntl is None:
+            return
+        try:
+            fcntl.lockf(self.locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise UserError(
+                f"another process is at work in {self.path}: wait for it, stop it, or give another "
+                "--out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+
+    def go_on(self) -> None:
+        """Read the newest saved state and the journal; cut the log back to that state."""
+        self.saved = self.load_state()
+        self.totals |= self.saved.get("totals", {})
+        self.start = time.time() - self.saved.get("seconds", 0.0)
+        self.read_journal()
+        metrics = self.path / "metrics.jsonl"
+        if self.writes:
+            os.truncate(metrics, min(self.saved.get("metrics", 0), metrics.stat().st_size))
+
+    def claim(self, *names: str) -> None:
+        """Enter what is about to be written into the marker (Ownership.claim)."""
+        if self.writes:
+            self.ownership.claim(*names)
+
+    def finish_with(self, figure) -> None:
+        """The run is complete: its figure is drawn, its state and journal go, and nothing of it
+        changes any more. figure(folder, results) draws RUN/figure.png."""
+        if self.totals["timeouts"]:
+            print(f"{self.totals['timeouts']} answers took too long to grade and counted as wrong")
+        if self.writes:
+            self.claim("figure.png")
+            figure(self.path, self.results)
+            state = self.ownership.inside("state")
+            self.locked.close()
+            self.ownership.remove(*state)
+            self.ownership.forget(*state)
+            self.ownership.marker["finished"] = True
+            self.ownership.write_marker()
+
+    # the journal of rollouts ----------------------------------------------------------------------
+    def read_journal(self) -> None:
+        with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
+            position = 0
+            for line in f:
+                try:
+                    self.journal[json.loads(line)["key"]] = position
+                except (ValueError, KeyError, TypeError):
+                    pass  # a kill, or a full disk, cut this line off: its batch is sampled again
+                position += len(line)
+            if self.writes and position and not line.endswith(b"\n"):
+                f.write(b"\n")
+
+    def recall(self, key: str):
+        """The batch of rollouts journalled under `key`, or None."""
+        if key not in self.journal:
+            return None
+        with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
+            f.seek(self.journal[key])
+            return json.loads(f.readline())["batch"]
+
+    def remember(self, key: str, batch: list[list[int]]) -> None:
+        if self.writes:
+            with (self.path / "state" / "rollouts.jsonl").open("a") as f:
+                f.write(json.dumps({"key": key, "batch": batch}) + "\n")
+
+    # saved states ---------------------------------------------------------------------------------
+    def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
+        """Keep everything that later steps depend on. The state before this one is kept too."""
+        if not self.writes:
+            return
+        state = {
+            "phase": phase,
+            "step": step,
+            "model": model.state_dict(),
+            "low_bits": take_halves(model),
+            "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
+            "teacher": teacher and teacher.state_dict(),
+            "totals": self.totals,
+            "seconds": time.time() - self.start,
+            "metrics": (self.path / "metrics.jsonl").stat().st_size,
+        }
+        latest = self.path / "state" / "latest.pt"
+        self.claim("state/latest.pt", "state/latest.pt.tmp", "state/previous.pt")
+        if latest.exists():
+            latest.replace(latest.with_name("previous.pt"))
+        replace_file(latest, lambda p: torch.save(state, p))
+
+    def load_state(self) -> dict:
+        """The newest saved state that can be read; empty where there is none."""
+        for name in ("latest.pt", "previous.pt"):
+            file = self.path / "state" / name
+            if file.is_file():
+                try:
+                    return torch.load(file, map_location="cpu")
+                except Exception as e:
+                    print(
+                        f"{file} is damaged ({type(e).__name__}); going back to the state before it"
+                    )
+        return {}
+
+    def restore(self, model, optimizer, teacher=None) -> int:
+        """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
+        model.load_state_dict(self.saved["model"])
+        put_halves(model, self.saved["low_bits"])
+        # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
+        offload = optimizer.param_groups[0].get("offload")
+        for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
+            optimizer.state[p] = {
+                k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
+                for k, v in state.items()
+            }
+        if self.saved["teacher"]:
+            teacher.load_state_dict(self.saved["teacher"])
+        return self.saved["step"]
+
+    def steps(self, phase: str, n: int, model, optimizer, teacher=None):
+        """The steps of a phase that are still to be done, with a progress bar: 0 .. n - 1, or from
+        the saved state on. States are saved on the way, and at the end."""
+        start = 0
+        if self.saved.get("phase") == phase:
+            start = self.restore(model, optimizer, teacher)
+        quiet = {"disable": not self.writes, "mininterval": 1.0}
+        self.bar = tqdm(range(start, n), phase, n, initial=start, unit="step", **quiet)
+        for step in self.bar:
+            stopping = self.stopping()
+            if stopping or (step and step % self.save_every == 0):
+                self.save_state(phase, step, model, optimizer, teacher)
+            if stopping:
+                raise KeyboardInterrupt
+            yield step
+        self.bar = None
+        self.save_state(phase, n, model)
+
+    @contextlib.contextmanager
+    def keeps_bad_batch(self, phase: str, step: int, batch: list):
+        """Around an optimiser's step: where it meets a NaN or an infinity, save the batch and stop.
+        The weights are still those of the step before."""
+        try:
+            yield
+        except FloatingPointError as e:
+            file = self.path / "bad_batch.json"
+            if self.writes:
+                self.claim(file.name)
+                write_json(file, [plain(item) for item in batch])
+            raise UserError(
+                f"{phase} step {step}: {e}. The weights were not touched; the batch is in {file}. "
+                "Try a lower learning rate"
+            ) from e
+
+    # results --------------------------------------------------------------------------------------
+    def keep_result(self, name: str, result: dict, seconds: float) -> None:
+        """Enter an evaluation into results.json; its seconds do not count as training's."""
+        self.results[name] = result
+        self.start += seconds
+        if self.writes:
+            write_json(self.path / "results.json", self.results)
+
+    def write_rows(self, name: str, rows: list[dict]) -> None:
+        """A file of one JSON object a line."""
+        if self.writes:
+            self.claim(name)
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            replace_file(self.path / name, lambda p: p.write_text(text))
+
+    def read_rows(self, name: str) -> list[dict]:
+        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+    def checkpoint(self, name: str, tokenizer, model) -> None:
+        """Save the model in the folder RUN/name, whole or not at all."""
+        if not self.writes:
+            return
+        temporary, target = self.path / f"{name}.tmp", self.path / name
+        leftover = self.ownership.inside(temporary.name)  # of a kill
+        if temporary.exists() and not leftover:
+            raise UserError(f"{temporary} was not made by this run: move it away")
+        shutil.rmtree(temporary, ignore_errors=True)
+        self.claim(f"{name}.tmp/config.json")
+        save_checkpoint(tokenizer, model, temporary)
+        old, files = self.ownership.inside(name), sorted(p.name for p in temporary.iterdir())
+        self.ownership.remove(*old)
+        self.ownership.forget(*old)
+        self.claim(*(f"{name}/{file}" for file in files))
+        if not target.exists():
+            temporary.replace(target)
+        else:  # somebody else's files are there too, with other names
+            for file in files:
+                (temporary / file).replace(target / file)
+            temporary.rmdir()
+        self.ownership.forget(f"{name}.tmp/config.json")
+        self.ownership.write_marker()
+
+    # counting and logging -------------------------------------------------------------------------
+    def count(self, samples: list[dict]) -> dict:
+        """Mean reward, mean length and truncated share of new samples, which are added to the run's
+        totals."""
+        self.totals["samples"] += len(samples)
+        self.totals["tokens"] += sum(len(s["ids"]) for s in samples)
+        shown = [[s["reward"], len(s["ids"]), not s["finished"]] for s in samples]
+        reward, length, truncated = np.mean(shown, axis=0).tolist()
+        return {"reward": reward, "length": length, "truncated": truncated}
+
+    def count_trained(self, tokens: int) -> int:
+        """Add the target tokens of a step to the run's total; returns their number."""
+        self.totals["trained"] += tokens
+        return tokens
+
+    def log(self, phase: str, step: int, **values) -> None:
+        """One line of metrics.jsonl, with the run's totals so far: samples and their tokens, tokens
+        trained on (each time a loss scored one), grading time-outs, seconds (without evaluation,
+        and without those of steps that were lost to a kill)."""
+        seconds = round(time.time() - self.start, 3)
+        line = {"phase": phase, "step": step, **values, **self.totals, "seconds": seconds}
+        if self.writes:
+            with (self.path / "metrics.jsonl").open("a") as f:
+                f.write(json.dumps(line) + "\n")
+        if self.bar is not None:
+            shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
+            self.bar.set_postfix(shown)
+
+    def stopping(self) -> bool:
+        """Whether any rank was asked to stop (Ctrl-C)."""
+        return any(gather(self.stop))
+
+
+@contextlib.contextmanager
+def stops_when_asked(folder: RunFolder):
+    """Within it Ctrl-C stops the run at the next step, saved; the second one stops it at once."""
+
+    def ask_to_stop(*_):
+        folder.stop = True
+        print(
+            "\nstopping as soon as the step at hand is saved; Ctrl-C again stops at once",
+            file=sys.stderr,
+        )
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def plain(item):
+    """What of a batch's item can be written as JSON: not the tensors beside it."""
+    if isinstance(item, dict):
+        return {k: v for k, v in item.items() if not torch.is_tensor(v)}
+    return item
+
+
+def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
+    """Raise UserError, naming each difference, where the marker is of a run with other options, or
+    on other content: its old answers would be trained on new questions."""
+    saved = marker["options"]
+    changed = [f"{k} {saved.get(k)!r} (now {v!r})" for k, v in options.items() if saved.get(k) != v]
+    if changed:
+        raise UserError(
+            f"{path} holds a run with other options: {', '.join(changed)}. Give those, another "
+            "--out, or --fresh to discard it"
+        )
+    saved = marker.get("content", {})
+    changed = [what for what in {**saved, **content} if saved.get(what) != content.get(what)]
+    if changed:
+        raise UserError(
+            f"{path} holds a run on other content; what changed: {', '.join(changed)}. Bring that "
+            "back, give another --out, or --fresh to discard the run"
+        )
+
+
+def check_options(path: str, options: dict, fresh: bool) -> None:
+    """What RunFolder refuses, said before questions and model are loaded. Raises UserError."""
+    ownership = Ownership(Path(path))
+    if ownership.begun() and not fresh:
+        differ(ownership.path, ownership.marker, options, ownership.marker["content"])

@@ -1,0 +1,49 @@
+"""Tables on the terminal, and the intervals in them."""
+
+import math
+import re
+
+import numpy as np
+
+
+def table(rows: list[list[str]]) -> str:
+    """Left-aligned columns; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def interval(scores) -> list[float]:
+    """95 % Wilson interval of the mean of per-question scores (n,) in [0, 1].
+
+    Questions are what was drawn at random, so an average over k samples of a question counts as one observation: its n is the
+    number of coin tosses that would spread as much as the scores do.
+    """
+    scores = np.asarray(scores, float)
+    n, p, z = len(scores), scores.mean(), 1.959964
+    variance = scores.var(ddof=1) / n if n > 1 else 0.0
+    if variance > 0:
+        n = max(n, p * (1 - p) / variance)
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return [max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))]
+
+
+def percent(result: dict, key: str) -> str:
+    """A rate and its 95 % interval, in per cent."""
+    return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*np.multiply(100, [result[key], *result[key + "_ci"]]))
+
+
+def results_table(results: dict[str, dict]) -> str:
+    """What a run prints at its end, and the README shows."""
+    return table([["", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %", "correction rate %"]] + [
+        [name, percent(r, "accuracy"), percent(r, "accuracy_greedy"), f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}",
+         percent(r, "revised_accuracy"), percent(r, "correction_rate")] for name, r in results.items()])
+
+
+REVISION_WORDS = re.compile(r"\b(wait|start(ing)? over|redo|wrong|mistake|correct(ion)?|re-?check|try again|rephrase|actually)\b", re.IGNORECASE)
+
+
+def revision_words(samples: list[dict]) -> float:
+    """Words of revising aloud per response, which SRT brings in and phase 2 takes out again (the paper's self-evolution)."""
+    return float(np.mean([len(REVISION_WORDS.findall(s["text"])) for s in samples]))
+
+
