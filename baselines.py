@@ -62,7 +62,7 @@ class BaselineConfig(Config):
     )
     rounds: int = option(
         1,
-        "rft: samplings; after each the base is trained anew on all right answers so far",
+        "rft: samplings; after each the base is trained anew on all right answers",
         least=1,
     )
     on_revisions: bool = option(

@@ -128,7 +128,7 @@ class Config:
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
-        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2): if y_init was wrong, always, never",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2), if y_init was wrong, or always",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
     srt_epochs: int = option(3, "passes over the kept tuples", least=1)
@@ -217,7 +217,7 @@ TINY = dict(
 
 
 def preset(model: str) -> dict:
-    """The defaults that belong to a model: TINY for the embedded one and what was trained from it."""
+    """A model's own defaults: TINY for the embedded one and for what was trained from it."""
     return TINY if is_tiny(model) else {}
 
 

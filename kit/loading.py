@@ -173,7 +173,7 @@ def end_token_ids(tokenizer, model) -> list[int]:
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     ends += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    # ChatML models whose configuration names only <|endoftext|> still end their turn with <|im_end|>
+    # ChatML models that name only <|endoftext|> still end their turn with <|im_end|>
     turn_ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|eot_id|>"])
     ends += [i for i in turn_ends if i not in (None, tokenizer.unk_token_id)]
     if not ends:

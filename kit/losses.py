@@ -1,5 +1,4 @@
-"""Losses of one value per token, fast and in little memory: what is faster than sdzero.py's formulas
-and equal to them.
+"""Losses of one value per token, fast and in little memory, and equal to sdzero.py's formulas.
 
 For a 4B model the (T, V) logits outweigh everything else, so hidden states are projected chunk by
 chunk and the logits are never whole in memory. It is exact: full vocabulary, no top-k.
@@ -98,7 +97,7 @@ class TokenLoss(torch.autograd.Function):
 
 
 def token_loss(model, hidden, loss_fn):
-    """loss_fn(logits (n, V), rows) -> (n,) over the hidden states (N, H), projected by model's head.
+    """loss_fn(logits (n, V), rows) -> (n,) over hidden states (N, H), projected by model's head.
 
     Returns the sum, which has a gradient, and the values of all tokens (N,), which have none.
     """

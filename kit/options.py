@@ -40,7 +40,7 @@ def as_flags(options: dict) -> list[str]:
 
 
 def check_ranges(config) -> None:
-    """Raise UserError, naming option, range and value, for a value that its field does not allow."""
+    """Raise UserError, naming option, range and value, for a value that a field does not allow."""
     for f in fields(config):
         value, bounds = getattr(config, f.name), f.metadata
         if get_origin(f.type) is Literal and value not in get_args(f.type):

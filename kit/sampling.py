@@ -1,5 +1,5 @@
-"""Rollouts, robust and fast: batches of similar length, continuous batching on a GPU, out of memory,
-several ranks, and the journal that a stopped run goes on from.
+"""Rollouts, robust and fast: batches of similar length, continuous batching on a GPU, running out
+of memory, several ranks, and the journal that a stopped run goes on from.
 """
 
 import contextlib

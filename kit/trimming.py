@@ -5,7 +5,8 @@ import re
 
 CHATTY = re.compile(
     r"\s*(you('|\u2019| a)re (absolutely |completely |quite )?(right|correct)"
-    r"|(i )?apologi[sz]e|my apologies|(i'm |i am )?sorry|thank(s| you) for|(good|great) (catch|point))"
+    r"|(i )?apologi[sz]e|my apologies|(i'm |i am )?sorry|thank(s| you) for"
+    r"|(good|great) (catch|point))"
     r"[^\n]*?([.!?]+(?=\s|$)|\n)\s*",  # the point in 3.5 ends no sentence
     re.IGNORECASE,
 )
