@@ -47,8 +47,9 @@ import kit
 from kit.errors import UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
-from kit.presets import is_tiny
+from kit.presets import TINY, preset
 from kit.seeds import derived_seed, permutation, shuffled
+from kit.tables import mean, rate
 
 
 # --------------------------------------------------------------------------------------------------
@@ -67,10 +68,7 @@ class Config:
     method: Literal["sdzero", "srt"] = option(
         "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"
     )
-    out: str = option(
-        "",
-        "run folder; empty: out/MODEL-TASK-SEED. The same command again goes on where it stopped",
-    )
+    out: str = option("", "run folder, where the same command goes on; empty: out/MODEL-TASK-SEED")
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
@@ -90,12 +88,8 @@ class Config:
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
     srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
-    eval_questions: int = option(
-        500, "questions of the validation set, and of the test set", least=1
-    )
-    unsafe_exec: bool = option(
-        False, "code: run generated programs even where this host cannot isolate them"
-    )
+    eval_questions: int = option(500, "of the validation set, and of the test set", least=1)
+    unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(
         0.7, "of all rollouts (the KL is always at temperature 1)", above=0, heading="sampling"
@@ -104,27 +98,20 @@ class Config:
         4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
     )
     rollout_batch: int = option(
-        0, "sequences generated at once; 0: 64 on a CPU, by the memory plan on a GPU", least=0
+        0, "responses sampled at once; 0: 64 on a CPU, by the plan on a GPU", least=0
     )
 
     phase1: bool = option(
         True, "--no-phase1 distils from the base itself (an ablation)", heading="phase 1 (SRT)"
     )
-    srt_share: float = option(
-        0.0,
-        "share of --samples that phase 1 takes; 0: in proportion to N1 and N2",
-        least=0,
-        most=1,
-    )
+    srt_share: float = option(0.0, "of --samples; 0: in proportion to N1, N2", least=0, most=1)
     first_answers: int = option(1, "first answers y_init per question", least=1)
     revisions: int = option(3, "revisions y_revised per first answer", least=1)
     phrase_if_right: str = option("", "P_r for r = 1; empty: the model family's")
     phrase_if_wrong: str = option("", "P_r for r = 0; empty: the model family's")
     filtered: bool = option(True, "--no-filtered keeps unverified revisions too (an ablation)")
     flip_reward: bool = option(False, "train on 1 - reward (an ablation: must destroy the gain)")
-    trim: bool = option(
-        True, "cut repeating tails and chatty openings off what was sampled, by whole tokens"
-    )
+    trim: bool = option(True, "cut repeating tails and chatty openings off, by whole tokens")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
@@ -133,9 +120,7 @@ class Config:
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
     srt_epochs: int = option(3, "passes over the kept tuples", least=1)
     srt_batch: int = option(64, "tuples per optimiser step", least=1)
-    srt_lr: float = option(
-        5e-6, "peak learning rate; cosine to 0 after 5 % warm-up", above=0, most=1
-    )
+    srt_lr: float = option(5e-6, "peak learning rate; then a cosine to 0", above=0, most=1)
     srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
 
     divergence: Literal["reverse", "forward", "mixed"] = option(
@@ -148,21 +133,12 @@ class Config:
     distil_lr: float = option(5e-6, "learning rate, constant after the warm-up", above=0, most=1)
     warmup_steps: int = option(20, "steps of linear warm-up", least=0)
     decay: float = option(
-        0.0,
-        "share of each round's steps, the last ones, over which the learning rate falls to 0",
-        least=0,
-        most=1,
+        0.0, "share of a round, its end, in which the learning rate falls to 0", least=0, most=1
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
-    sync_every: int = option(
-        0, "set the teacher to the student every so many steps; 0: frozen teacher", least=0
-    )
-    rounds: int = option(
-        1, "parts of phase 2; between two the teacher is set to the student", least=1
-    )
-    kl_clip: float = option(
-        0.0, "count a token's divergence as at most this, without gradient above; 0: off", least=0
-    )
+    sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
+    rounds: int = option(1, "parts of phase 2; the teacher is synchronised between", least=1)
+    kl_clip: float = option(0.0, "largest divergence of a token that counts; 0: off", least=0)
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
     dtype: Literal["auto", "float32", "bfloat16"] = option(
@@ -170,19 +146,12 @@ class Config:
         "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the bits that rounding drops",
         heading="memory",
     )
-    gradient_checkpointing: bool = option(
-        False, "compute activations again in the backward pass: less memory, more time"
-    )
+    gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
     micro_tokens: int = option(
-        0,
-        "tokens in one pass, padding included; the gradient does not depend on it. 0: 2048 on a "
-        "CPU, by the memory plan on a GPU",
-        least=0,
+        0, "tokens of one pass, padding included; 0: 2048 on a CPU, by the plan on a GPU", least=0
     )
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
-    offload: bool = option(
-        False, "keep moments and low halves of bfloat16 weights in CPU memory: exact, slower"
-    )
+    offload: bool = option(False, "keep moments and low halves in CPU memory: exact, slower")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
     eval_split: Literal["test", "val"] = option(
@@ -193,32 +162,6 @@ class Config:
     eval_samples: int = option(
         4, "sampled answers per question, besides one greedy answer and one revision", least=1
     )
-
-
-# The embedded model is 20,000 times smaller and learns at other rates: found on validation
-# questions (docs/results.md).
-TINY = dict(
-    srt_questions=924,
-    distil_questions=912,
-    temperature=1.0,
-    max_tokens=160,
-    rollout_batch=512,
-    micro_tokens=2048,
-    l_generation="none",
-    srt_epochs=16,
-    srt_batch=16,
-    srt_lr=1e-3,
-    distil_batch=4,
-    distil_lr=3e-4,
-    warmup_steps=10,
-    decay=1.0,
-    eval_samples=2,
-)
-
-
-def preset(model: str) -> dict:
-    """A model's own defaults: TINY for the embedded one and for what was trained from it."""
-    return TINY if is_tiny(model) else {}
 
 
 def make_config(cls=Config, /, **given) -> Config:
@@ -246,37 +189,20 @@ def make_config(cls=Config, /, **given) -> Config:
 
 def contradictions(cfg: Config) -> list[tuple[bool, str]]:
     """(whether it is so, what to say) of each pair of options that excludes the other."""
-    one_phase = cfg.method == "srt" or not cfg.phase1
-    no_loss = not (cfg.l_revision or cfg.l_answer or cfg.l_generation != "none")
+    srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
+    losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
     return [
-        (
-            cfg.method == "srt" and not cfg.phase1,
-            "--method srt is phase 1 alone, and --no-phase1 leaves that out: nothing is left",
-        ),
-        (
-            cfg.phase1 and no_loss,
-            "phase 1 has no loss left: give --l-revision, --l-generation all, or --no-phase1",
-        ),
-        (
-            cfg.phase1 and not cfg.srt_questions,
-            "phase 1 has no questions: give --srt-questions, or --no-phase1",
-        ),
+        (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
+        (cfg.phase1 and not losses, "phase 1 has no loss: --l-revision, or --no-phase1"),
+        (cfg.phase1 and not cfg.srt_questions, "phase 1 has no --srt-questions: or --no-phase1"),
+        (no_phase1 and cfg.l_answer, "--l-answer is a loss of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and not cfg.filtered, "--no-filtered is of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
+        (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
+        (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
         (
             cfg.method == "sdzero" and not cfg.distil_questions,
-            "phase 2 has no questions: give --distil-questions, or --method srt",
-        ),
-        (
-            not cfg.phase1 and (cfg.l_answer or not cfg.filtered),
-            "--l-answer and --no-filtered are of phase 1, which --no-phase1 leaves out",
-        ),
-        (
-            cfg.srt_share > 0 and not cfg.samples,
-            "--srt-share divides --samples between the phases: give both",
-        ),
-        (
-            cfg.srt_share > 0 and one_phase,
-            "--srt-share divides --samples between two phases, and --method srt and --no-phase1 "
-            "leave one",
+            "phase 2 has no --distil-questions: or --method srt",
         ),
     ]
 
@@ -333,8 +259,9 @@ def control_phrases(cfg: Config, model_type: str) -> Phrases:
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
-    """The ids of "\\n\\n" + P_r + "\\n\\n"."""
-    return Phrases(*(ids_in_running_text(tokenizer, f"\n\n{text}\n\n") for text in phrases))
+    """The ids that "\\n\\n" + P_r + "\\n\\n" has in running text: alone it can have others."""
+    delimited = [f"\n\n{text}\n\n" for text in phrases]
+    return Phrases(*(kit.tokens.ids_in_running_text(tokenizer, text) for text in delimited))
 
 
 def chat_ids(tokenizer, prompt) -> list[int]:
@@ -347,30 +274,9 @@ def chat_ids(tokenizer, prompt) -> list[int]:
     )
 
 
-def ids_in_running_text(tokenizer, text: str) -> list[int]:
-    """The ids that `text` has between other text.
-
-    Encoded alone it can come out differently: "\\n\\n" at the end of a string is one token for many
-    tokenizers, and two before a word. So it is encoded between two neutral neighbours, and what
-    they share no token with is returned. Raises UserError where every neighbour shares one.
-    """
-    neighbours = (("a", "The"), ("a", "1"), ("1", "The"), (".", "The"), ("a.", "a"), ("}", "The"))
-    for left, right in neighbours:
-        ids = tokenizer.encode(left + text + right, add_special_tokens=False)
-        prefixes = [to_text(tokenizer, ids[:i], special=True) for i in range(len(ids) + 1)]
-        if left in prefixes and left + text in prefixes:
-            return ids[prefixes.index(left) : prefixes.index(left + text)]
-    raise UserError(
-        f"the tokenizer merges {text!r} with every neighbour tried, so the reviser's prompt cannot "
-        "be built"
-    )
-
-
-def to_text(tokenizer, ids: list[int], special: bool = False) -> str:
+def to_text(tokenizer, ids: list[int]) -> str:
     """What ids say: for people and graders, never to be encoded again."""
-    return tokenizer.decode(
-        ids, skip_special_tokens=not special, clean_up_tokenization_spaces=False
-    )
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def without_end(response: list[int], end_ids: list[int]) -> list[int]:
@@ -626,7 +532,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
     seed = derived_seed(cfg.seed, "init")
     responses = generate(run, model, contexts, seed, "phase 1: first answers")  # y_init ~ pi(.|x)
-    first = grade(run, questions, contexts, trimmed(run, responses))
+    first = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
     run.folder.log("init", 0, **run.folder.count(first))
 
     first = repeat(first, cfg.revisions)
@@ -634,7 +540,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
     contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
     seed = derived_seed(cfg.seed, "revise")
     responses = generate(run, model, contexts, seed, "phase 1: revisions")  # ~ pi(.|x, y_init, P_r)
-    revised = grade(run, questions, contexts, trimmed(run, responses, openings=True))
+    revised = grade(run, questions, contexts, kit.trimming.trimmed(run, responses, openings=True))
     run.folder.log("revise", 0, **run.folder.count(revised))
 
     records, seen = [], set()
@@ -648,21 +554,6 @@ def collect_revisions(run: Run, model) -> list[dict]:
 def repeat(items: list, times: int) -> list:
     """Each item `times` times in a row."""
     return [item for item in items for _ in range(times)]
-
-
-def trimmed(run: Run, responses: list[list[int]], openings: bool = False) -> list[list[int]]:
-    """Responses without repeating tails and chatty openings. Whole tokens go; the end stays."""
-    if not run.cfg.trim:
-        return responses
-    shorter = []
-    for ids in responses:
-        body = without_end(ids, run.end_ids)
-        end, body = ids[len(body) :], kit.trimming.without_repeats(body)
-        if openings:
-            decode = lambda part: to_text(run.tokenizer, part)  # noqa: E731
-            body = kit.trimming.without_pleasantry(body, decode)
-        shorter.append(body + end)
-    return shorter
 
 
 def why_kept(revised: dict, repeated: bool) -> str:
@@ -991,18 +882,6 @@ def generate_then_revise(run: Run, model, first: list[dict], seed: int, label: s
     }
 
 
-def mean(values) -> float:
-    return float(np.mean(list(values)))
-
-
-def rate(name: str, scores) -> dict:
-    """A mean of per-question scores with its 95 % interval; None where there are no scores."""
-    scores = list(scores)
-    if not scores:
-        return {name: None, name + "_ci": None}
-    return {name: mean(scores), name + "_ci": kit.tables.interval(scores)}
-
-
 def measure(run: Run, model, name: str) -> None:
     """Evaluate the model, unless a stopped run has done it, and enter it into results.json."""
     if name not in run.folder.results:
@@ -1043,7 +922,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
             run, model = prepare(cfg, tokenizer, grader, questions, folder)
             introduce(run, model)
             measure(run, model, "base")
-            for stage in still_to_do(stages, folder):
+            for stage in folder.still_to_do(stages):
                 stage.train(run, model)
                 folder.checkpoint(stage.name, tokenizer, model)
                 measure(run, model, stage.name)
@@ -1056,13 +935,6 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     print(kit.tables.results_table(folder.results))
     print(f"\n{folder.path}/ holds " + ", ".join(sorted(p.name for p in folder.path.iterdir())))
     return folder.results
-
-
-def still_to_do(stages: list[Stage], folder) -> list[Stage]:
-    """The stages of a run that was stopped, from the one whose state was saved last on."""
-    saved = folder.saved.get("phase", "").split(" ")[0]
-    phases = [stage.phase for stage in stages]
-    return stages[phases.index(saved) :] if saved else stages
 
 
 def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:

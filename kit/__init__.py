@@ -9,6 +9,7 @@
     questions    where questions come from: generated, a local file, the hub
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, continuous batching, out of memory, the journal of rollouts
+    tokens       the ids that a text has between other text
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
     low_bits     bfloat16 weights that learn, and an optimiser for them

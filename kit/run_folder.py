@@ -258,6 +258,12 @@ class RunFolder:
         if self.writes:
             os.truncate(metrics, min(self.saved.get("metrics", 0), metrics.stat().st_size))
 
+    def still_to_do(self, stages: list) -> list:
+        """The stages of a run, from the one whose state was saved last on."""
+        saved = self.saved.get("phase", "").split(" ")[0]
+        phases = [stage.phase for stage in stages]
+        return stages[phases.index(saved) :] if saved else stages
+
     def claim(self, *names: str) -> None:
         """Enter what is about to be written into the marker (Ownership.claim)."""
         if self.writes:
@@ -456,7 +462,7 @@ class RunFolder:
                 f.write(json.dumps(line) + "\n")
         if self.bar is not None:
             shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
-            self.bar.set_postfix(shown)
+            self.bar.set_postfix(shown, refresh=False)
 
     def stopping(self) -> bool:
         """Whether any rank was asked to stop (Ctrl-C)."""

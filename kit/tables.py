@@ -27,6 +27,18 @@ def interval(scores) -> list[float]:
     return [max(0.0, float((centre - half) / (1 + z * z / n))), min(1.0, float((centre + half) / (1 + z * z / n)))]
 
 
+def mean(values) -> float:
+    return float(np.mean(list(values)))
+
+
+def rate(name: str, scores) -> dict:
+    """A mean of per-question scores with its 95 % interval; None where there are no scores."""
+    scores = list(scores)
+    if not scores:
+        return {name: None, name + "_ci": None}
+    return {name: mean(scores), name + "_ci": interval(scores)}
+
+
 def percent(result: dict, key: str) -> str:
     """A rate and its 95 % interval, in per cent."""
     return "-" if result[key] is None else "{:5.1f} [{:.1f}, {:.1f}]".format(*np.multiply(100, [result[key], *result[key + "_ci"]]))

@@ -41,3 +41,22 @@ def without_pleasantry(ids: list[int], decode) -> list[int]:
         if len(opening) > match.end() + 8:  # no token boundary there: left as it was sampled
             break
     return ids
+
+
+def trimmed(run, responses: list[list[int]], openings: bool = False) -> list[list[int]]:
+    """Responses without repeating tails and, on request, chatty openings. Whole tokens go; the end
+    token stays."""
+    if not run.cfg.trim:
+        return responses
+
+    def decode(ids):
+        return run.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    shorter = []
+    for ids in responses:
+        length = len(ids) - (ids[-1] in run.end_ids)
+        body, end = without_repeats(ids[:length]), ids[length:]
+        shorter.append((without_pleasantry(body, decode) if openings else body) + end)
+    return shorter
