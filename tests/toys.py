@@ -62,6 +62,8 @@ class CoinGrader:
 
 
 class FixedGrader(CoinGrader):
+    """Always the same."""
+
     def __init__(self, reward):
         self.reward = reward
 
