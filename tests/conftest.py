@@ -84,12 +84,14 @@ def checkpoint(tmp_path_factory, tokenizer):
 
 @pytest.fixture
 def coin(monkeypatch):
-    """Every run is graded by a coin."""
+    """Every run is graded by a coin, and draws no figure, which takes as long as all the rest."""
     from toys import CoinGrader
 
+    import kit
     import sdzero
 
     monkeypatch.setattr(sdzero, "make_grader", lambda cfg: CoinGrader())
+    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
     return CoinGrader()
 
 

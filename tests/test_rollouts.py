@@ -3,10 +3,12 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from toys import (
     END_IDS,
     CoinGrader,
@@ -17,6 +19,7 @@ from toys import (
     rows_of_ids,
     small,
 )
+from transformers import ContinuousBatchingConfig
 
 import kit
 import sdzero
@@ -115,6 +118,8 @@ def test_continuous_batching_gives_the_same_greedy_answers(monkeypatch, model):
     expected = greedy(run, model, prompts)
     assert kit.sampling.engine(model) == "batches sorted by length"
     monkeypatch.setattr(kit.sampling, "continuous", lambda model: True)
+    little = partial(ContinuousBatchingConfig, num_blocks=32, max_batch_tokens=64)  # of a cache
+    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", little)
     assert greedy(run, model, prompts) == expected
     one, two = (sdzero.generate(run, model, prompts, seed) for seed in (1, 2))
     assert one != expected and one != two

@@ -7,6 +7,7 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -44,6 +45,15 @@ def random_model(seed=0, dtype=torch.float32, **changes):
         pad_token_id=0,
     )
     return Qwen3ForCausalLM(Qwen3Config(**{**sizes, **changes})).to(dtype).eval()
+
+
+def fake_model(vocabulary=17, hidden=6, bias=True, seed=0, **config):
+    """Just an output embedding in float64, and a config: what the losses project with."""
+    torch.manual_seed(seed)
+    head = torch.nn.Linear(hidden, vocabulary, bias=bias, dtype=torch.float64)
+    config = SimpleNamespace(**config)
+    config.get_text_config = lambda: config
+    return SimpleNamespace(get_output_embeddings=lambda: head, config=config, head=head)
 
 
 class CoinGrader:
