@@ -501,7 +501,7 @@ def plain(item):
 def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
     """Raise UserError, naming each difference, where the marker is of a run with other options, or
     on other content: its old answers would be trained on new questions."""
-    saved = marker["options"]
+    saved = {**marker["options"], "out": options.get("out")}  # where a run is, not what: run, run/
     changed = [f"{k} {saved.get(k)!r} (now {v!r})" for k, v in options.items() if saved.get(k) != v]
     if changed:
         raise UserError(
