@@ -15,7 +15,9 @@
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
     ranks        several processes (torchrun)
-    run_folder   what a run writes and owns, and how it goes on after a kill
+    files        files that a kill leaves whole
+    ownership    a run owns only what it made
+    run_folder   what a run writes, and how it goes on after a kill
     tables       tables and intervals
     figures      figures
     token_page   a page of answers with coloured tokens

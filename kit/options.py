@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import shutil
+import textwrap
 from dataclasses import field, fields
 from typing import Literal, get_args, get_origin
 
@@ -94,7 +95,7 @@ def parse_options(argv, cls, description: str, shown=None, epilog: str = "") -> 
     parser = Parser(
         usage=" ".join(["%(prog)s", *positional, "[options]"]),
         description=description,
-        epilog=epilog,
+        epilog="\n".join(textwrap.fill(line, width) for line in epilog.splitlines()),
         formatter_class=formatter,
         allow_abbrev=False,
     )
