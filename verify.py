@@ -36,22 +36,7 @@ import time
 
 # What is imported and not used is for callers: the bounds, the levels of isolation, the pieces.
 from grading.answers import SEARCHED, find_boxes, gold_answer, last_boxes, line_after_hashes, stated
-from grading.bounds import (  # noqa: F401
-    CODE_SECONDS,
-    MATH_CPU_SECONDS,
-    MATH_MEMORY,
-    MATH_SECONDS,
-    MAX_ANSWER,
-    MAX_DEPTH,
-    MAX_MEMORY,
-    MAX_OUTPUT,
-    MAX_PROGRAM,
-    MAX_REPLY,
-    PROGRAM_MEMORY,
-    SCRATCH,
-    TEST_SECONDS,
-    WAIT_SECONDS,
-)
+from grading.bounds import CODE_SECONDS, MATH_SECONDS, MAX_MEMORY, WAIT_SECONDS  # noqa: F401
 from grading.levels import LEVELS, sandbox_level  # noqa: F401
 from grading.maths.glance import in_words, same_at_a_glance
 from grading.maths.same import same_answer  # noqa: F401

@@ -89,7 +89,10 @@ def stated(response):
 
 
 def last_boxes(response, boxes):
-    r"""The answer in boxes: the last. Side by side, as in "\boxed{3} or \boxed{4}", they are a list."""
+    r"""The answer in boxes: the last one, or a list of the last ones if they stand side by side.
+
+    As in "\boxed{3} or \boxed{4}".
+    """
     contents = [boxes[-1][2]]
     for (_, end, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         if not re.fullmatch(

@@ -34,14 +34,11 @@ def encode(value, keep, depth=0):
     def many(items):
         return [encode(item, keep, depth + 1) for item in items]
 
-    def pairs(items):
-        return [[encode(k, keep, depth + 1), encode(v, keep, depth + 1)] for k, v in items]
-
     for tag, collection in COLLECTIONS:
         if kind is collection:
             return {tag: many(value)}
     if kind is dict:
-        return {"d": pairs(value.items())}
+        return {"d": _pairs(value.items(), keep, depth + 1)}
     if kind is bytes or kind is bytearray:
         return {"b" if kind is bytes else "B": value.hex()}
     if kind is complex:
@@ -69,11 +66,15 @@ def encode(value, keep, depth=0):
         if isinstance(value, base):
             return encode(plain(value), keep, depth + 1)
     if isinstance(value, dict):
-        return {"d": pairs(dict.items(value))}
+        return {"d": _pairs(dict.items(value), keep, depth + 1)}
     for tag, base in COLLECTIONS:
         if isinstance(value, base):
             return {tag: many(base.__iter__(value))}
     return keep(value)
+
+
+def _pairs(items, keep, depth):
+    return [[encode(key, keep, depth), encode(value, keep, depth)] for key, value in items]
 
 
 def decode(data, find):
