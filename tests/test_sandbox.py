@@ -11,36 +11,46 @@ from corpora import ROOT, block, rows, wrong_rows
 import verify
 from grading.workers import Worker
 
+HOSTILE = rows("programs_hostile.jsonl")
 
-def test_hostile_programs_and_canaries(code_grader, tmp_path):
-    items = rows("programs_hostile.jsonl")
-    assert len({row["kind"] for row in items}) >= 40 and not any(row["reward"] for row in items)
-    # Programs of this test itself, that reach for things of this process: a file, a port, its life.
-    secret = tmp_path / "secret.txt"
+# Programs of this test itself, that reach for things of this process: a file, a port, its life.
+AIMS = {
+    "reads my file": "open({secret!r}).read()",
+    "writes my file": "open({secret!r}, 'w').write('x')",
+    "makes a file": "open({new!r}, 'w').close()",
+    "connects to me": "import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=1)",
+    "kills me": "import os\nos.kill({me}, 9)",
+    "reads my environment": "open('/proc/{me}/environ').read()",
+    "reads my memory": "open('/proc/{me}/mem', 'rb').read(1)",
+    "my working directory": "import os\nos.listdir({root!r})",
+}
+
+
+@pytest.fixture(scope="module")
+def hostile_run(code_grader, tmp_path_factory):
+    """All hostile programs, run once: {kind: the rows that got a reward}. Then the canaries."""
+    folder = tmp_path_factory.mktemp("canaries")
+    secret = folder / "secret.txt"
     secret.write_text("91823")
     listener = socket.create_server(("127.0.0.1", 0))
     listener.settimeout(0)
-    port, me = listener.getsockname()[1], os.getpid()
-    tests = {"inputs": ["1 2\n"], "outputs": ["3\n"], "time_limit": 1}
-    aims = {
-        "reads my file": f"open({str(secret)!r}).read()",
-        "writes my file": f"open({str(secret)!r}, 'w').write('x')",
-        "makes a file": f"open({str(tmp_path / 'new')!r}, 'w').close()",
-        "connects to me": "import socket\n"
-        f"socket.create_connection(('127.0.0.1', {port}), timeout=1)",
-        "kills me": f"import os\nos.kill({me}, 9)",
-        "reads my environment": f"open('/proc/{me}/environ').read()",
-        "reads my memory": f"open('/proc/{me}/mem', 'rb').read(1)",
-        "my working directory": f"import os\nos.listdir({str(ROOT)!r})",
+    mine = {
+        "secret": str(secret),
+        "new": str(folder / "new"),
+        "port": listener.getsockname()[1],
+        "me": os.getpid(),
+        "root": str(ROOT),
     }
-    for kind, source in aims.items():
-        response = block(source + "\nprint(sum(map(int, input().split())))")
+    tests = {"inputs": ["1 2\n"], "outputs": ["3\n"], "time_limit": 1}
+    items = list(HOSTILE)
+    for kind, source in AIMS.items():
+        response = block(source.format(**mine) + "\nprint(sum(map(int, input().split())))")
         items.append({"kind": kind, "response": response, "tests": tests, "reward": 0})
     shared_before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     started = time.monotonic()
-    assert wrong_rows(code_grader, items, "tests") == []
+    wrong = wrong_rows(code_grader, items, "tests")
     assert time.monotonic() - started < 15 * len(items)
-    assert secret.read_text() == "91823" and os.listdir(tmp_path) == ["secret.txt"]
+    assert secret.read_text() == "91823" and os.listdir(folder) == ["secret.txt"]
     with pytest.raises(BlockingIOError):
         listener.accept()
     listener.close()
@@ -53,6 +63,17 @@ def test_hostile_programs_and_canaries(code_grader, tmp_path):
     alive = [line for line in processes() if any(program in line for program in sleepers)]
     assert sleepers and alive == [], "a program is still alive"
     assert wrong_rows(code_grader, rows("programs.jsonl")[:5], "tests") == []
+    return {kind: [row for row in wrong if row[0] == kind] for kind, *_ in wrong}
+
+
+def test_the_hostile_programs_are_of_many_kinds():
+    assert len({row["kind"] for row in HOSTILE}) >= 40
+    assert not any(row["reward"] for row in HOSTILE)
+
+
+@pytest.mark.parametrize("kind", sorted({row["kind"] for row in HOSTILE} | set(AIMS)))
+def test_no_hostile_program_passes(hostile_run, kind):
+    assert hostile_run.get(kind, []) == []
 
 
 def processes():
