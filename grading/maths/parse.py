@@ -85,18 +85,10 @@ def parse_answer(text, agree):
     if as_choice(text) and not re.fullmatch(r"[A-Z]", text):
         return ("value", text)
 
-    if text[0:1] == "]" or text[-1:] == "[":  # ]1,2[, the French way to write (1,2)
-        ends = text[1:-1].split(",")
-        if (
-            len(ends) == 2
-            and re.fullmatch(r"[\](].*[\[)]|\].*\]|\[.*\[", text)
-            and not re.search(r"[\[\]]", text[1:-1])
-        ):
-            return (
-                "reals",
-                [(ends[0].strip(), text[0] != "[", ends[1].strip(), text[-1] != "]")],
-                None,
-            )
+    node = _french_interval(text)
+    if node is not None:
+        return node
+
     parts = split(text, OR)
     if len(parts) > 1:
         nodes = [parse(part) for part in parts]
@@ -115,25 +107,7 @@ def parse_answer(text, agree):
         )
     parts = split(text, MINUS_SET)
     if len(parts) == 2:
-        left, right = parse(parts[0]), parse(parts[1])
-        if left == ("reals", REALS, None) and right[0] == "set":
-            return punctured([node[1] for node in right[1]], None)
-        right = as_reals(right)
-        if left == ("reals", REALS, None) and right and len(right[1]) == 1:
-            low, low_open, high, high_open = right[1][0]
-            return (
-                "reals",
-                [
-                    piece
-                    for piece in (
-                        ("-\\infty", True, low, not low_open),
-                        (high, not high_open, "\\infty", True),
-                    )
-                    if piece[0] != piece[2]
-                ],
-                None,
-            )
-        return ("value", text)
+        return _difference_of_sets(text, parse(parts[0]), parse(parts[1]))
     parts = split(text, AND)
     if len(parts) > 1 and all(parts):
         nodes = [parse(part) for part in parts]
@@ -174,6 +148,45 @@ def parse_answer(text, agree):
     if text.count("\\pm") + text.count("\\mp") == 1 and not re.search(r"\\pm ?0(?![.\d])", text):
         return _list(
             [parse(re.sub(r"^\+", "", re.sub(r"\\[pm]{2} ?", sign, text))) for sign in "+-"]
+        )
+    return ("value", text)
+
+
+def _french_interval(text):
+    """]1,2[, the French way to write (1,2); None if the text is no such interval."""
+    if text[0:1] == "]" or text[-1:] == "[":
+        ends = text[1:-1].split(",")
+        if (
+            len(ends) == 2
+            and re.fullmatch(r"[\](].*[\[)]|\].*\]|\[.*\[", text)
+            and not re.search(r"[\[\]]", text[1:-1])
+        ):
+            return (
+                "reals",
+                [(ends[0].strip(), text[0] != "[", ends[1].strip(), text[-1] != "]")],
+                None,
+            )
+    return None
+
+
+def _difference_of_sets(text, left, right):
+    """All reals without some points, or without an interval."""
+    if left == ("reals", REALS, None) and right[0] == "set":
+        return punctured([node[1] for node in right[1]], None)
+    right = as_reals(right)
+    if left == ("reals", REALS, None) and right and len(right[1]) == 1:
+        low, low_open, high, high_open = right[1][0]
+        return (
+            "reals",
+            [
+                piece
+                for piece in (
+                    ("-\\infty", True, low, not low_open),
+                    (high, not high_open, "\\infty", True),
+                )
+                if piece[0] != piece[2]
+            ],
+            None,
         )
     return ("value", text)
 

@@ -51,90 +51,104 @@ def relation(text, sides, operators, parse, agree):
             return ("none",)
         return ("reals", node[1], sides[0]) if node[0] == "reals" else node
     if set(operators) == {"="}:
-        if sides[0] == "":
-            sides = sides[1:]
-        if not all(sides):
-            return ("none",)
-        if len(sides) == 1:
-            return parse(sides[0])
-        first_is_name = NAME.fullmatch(sides[0]) and not OPERATOR_NAMES.match(sides[0])
-        if (
-            not first_is_name
-            and len(sides) == 2
-            and NAME.fullmatch(sides[1])
-            and not OPERATOR_NAMES.match(sides[1])
-            and not re.search("[a-zA-Z]", bare(sides[0]))
-        ):
-            sides = sides[::-1]
-            first_is_name = True
-        if first_is_name:
-            # x = 1/2 = 0.5 is one value if its sides agree; x = y = 3 has no digits in the middle
-            for side in sides[1:-1]:
-                if re.search(r"\d", side) and not agree(side, sides[-1]):
-                    return ("none",)
-            return ("named", _name(sides[0]), parse(sides[-1]))
-        number = split_unit(sides[-1])[0]
-        if not re.search(r"[A-Za-z]", bare("".join(sides[:-1]) + number)):
-            same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(
-                agree(side, number) for side in sides[:-1]
-            )
-            return parse(sides[-1]) if same else ("none",)
-        if (
-            len(sides) == 2
-            and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0]))
-            and not re.search(r"[A-Za-z]", bare(sides[1]))
-        ):
-            return ("named", _name(sides[0]), parse(sides[1]))  # m + n = 5
-        return ("equation", sides) if len(sides) == 2 else ("none",)
+        return _equation(sides, parse, agree)
     if operators in (["\\approx"], ["=", "\\approx"]) and re.fullmatch(
         r"-?\d*\.\d+", split_unit(sides[-1])[0]
     ):
-        value, decimal = sides[-2:]
-        is_name = NAME.fullmatch(value) and not OPERATOR_NAMES.match(value)
-        if len(sides) == 2 and (not value or is_name):  # x = 2.37, or so
-            return parse(decimal)
-        if (len(sides) == 2 or NAME.fullmatch(sides[0])) and _rounds_to(
-            value, split_unit(decimal)[0]
-        ):
-            return ("either", parse(value), parse(decimal))
-        return ("none",)
+        return _approximation(sides, parse)
     order = [operator for operator in operators if operator in ("<", ">", "\\leq", "\\geq")]
     if len(order) == len(operators) and all(sides):
-        absolute = _absolute(sides, operators)
-        if absolute:
-            return absolute
-        flipped = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
-        if operators[0] in (">", "\\geq"):
-            sides, operators = sides[::-1], [flipped[operator] for operator in operators[::-1]]
-        if all(operator in ("<", "\\leq") for operator in operators):
-            variable = [
-                bool(NAME.fullmatch(side))
-                and not OPERATOR_NAMES.match(side)
-                and "\\text" not in side
-                for side in sides
-            ]
-            if len(sides) == 2 and variable[0] and not variable[1]:
-                return (
-                    "reals",
-                    [("-\\infty", True, sides[1], operators[0] == "<")],
-                    _name(sides[0]),
-                )
-            if len(sides) == 2 and variable[1] and not variable[0]:
-                return (
-                    "reals",
-                    [(sides[0], operators[0] == "<", "\\infty", True)],
-                    _name(sides[1]),
-                )
-            if len(sides) == 3 and variable[1] and not variable[0] and not variable[2]:
-                return (
-                    "reals",
-                    [(sides[0], operators[0] == "<", sides[2], operators[1] == "<")],
-                    _name(sides[1]),
-                )
-            return ("order", sides, operators)
+        node = _inequality(sides, operators)
+        if node is not None:
+            return node
     if operators == ["\\neq"] and all(sides) and NAME.fullmatch(sides[0]):
         return punctured([sides[1]], _name(sides[0]))
     return ("relation", re.sub(r" ", "", text))
+
+
+def _equation(sides, parse, agree):
+    """x = 5, x = 1/2 = 0.5, 2 + 3 = 5, m + n = 5, y = 2x + 1."""
+    if sides[0] == "":
+        sides = sides[1:]
+    if not all(sides):
+        return ("none",)
+    if len(sides) == 1:
+        return parse(sides[0])
+    first_is_name = NAME.fullmatch(sides[0]) and not OPERATOR_NAMES.match(sides[0])
+    if (
+        not first_is_name
+        and len(sides) == 2
+        and NAME.fullmatch(sides[1])
+        and not OPERATOR_NAMES.match(sides[1])
+        and not re.search("[a-zA-Z]", bare(sides[0]))
+    ):
+        sides = sides[::-1]
+        first_is_name = True
+    if first_is_name:
+        # x = 1/2 = 0.5 is one value if its sides agree; x = y = 3 has no digits in the middle
+        for side in sides[1:-1]:
+            if re.search(r"\d", side) and not agree(side, sides[-1]):
+                return ("none",)
+        return ("named", _name(sides[0]), parse(sides[-1]))
+    number = split_unit(sides[-1])[0]
+    if not re.search(r"[A-Za-z]", bare("".join(sides[:-1]) + number)):
+        same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(
+            agree(side, number) for side in sides[:-1]
+        )
+        return parse(sides[-1]) if same else ("none",)
+    if (
+        len(sides) == 2
+        and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0]))
+        and not re.search(r"[A-Za-z]", bare(sides[1]))
+    ):
+        return ("named", _name(sides[0]), parse(sides[1]))  # m + n = 5
+    return ("equation", sides) if len(sides) == 2 else ("none",)
+
+
+def _approximation(sides, parse):
+    r"""\frac{1}{3} \approx 0.333, where the decimal is what the value rounds to."""
+    value, decimal = sides[-2:]
+    is_name = NAME.fullmatch(value) and not OPERATOR_NAMES.match(value)
+    if len(sides) == 2 and (not value or is_name):  # x = 2.37, or so
+        return parse(decimal)
+    if (len(sides) == 2 or NAME.fullmatch(sides[0])) and _rounds_to(value, split_unit(decimal)[0]):
+        return ("either", parse(value), parse(decimal))
+    return ("none",)
+
+
+def _inequality(sides, operators):
+    """x > 1, 1 < x < 2, x < y; None for a chain that points both ways."""
+    absolute = _absolute(sides, operators)
+    if absolute:
+        return absolute
+    flipped = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
+    if operators[0] in (">", "\\geq"):
+        sides, operators = sides[::-1], [flipped[operator] for operator in operators[::-1]]
+    if all(operator in ("<", "\\leq") for operator in operators):
+        variable = [
+            bool(NAME.fullmatch(side)) and not OPERATOR_NAMES.match(side) and "\\text" not in side
+            for side in sides
+        ]
+        if len(sides) == 2 and variable[0] and not variable[1]:
+            return (
+                "reals",
+                [("-\\infty", True, sides[1], operators[0] == "<")],
+                _name(sides[0]),
+            )
+        if len(sides) == 2 and variable[1] and not variable[0]:
+            return (
+                "reals",
+                [(sides[0], operators[0] == "<", "\\infty", True)],
+                _name(sides[1]),
+            )
+        if len(sides) == 3 and variable[1] and not variable[0] and not variable[2]:
+            return (
+                "reals",
+                [(sides[0], operators[0] == "<", sides[2], operators[1] == "<")],
+                _name(sides[1]),
+            )
+        return ("order", sides, operators)
+    return None
 
 
 def _absolute(sides, operators):

@@ -24,28 +24,9 @@ def judge_assertions(box, program, tests):
             if candidate.names is None:
                 return False, candidate.dead or "the program did not load", False
             setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
-            scope = {"__name__": "tests", "__builtins__": builtins, "_settle": candidate.settle}
-            bound, read = _bound_and_free([setup, *parts])
+            trees = [setup, *parts]
             entry = tests.get("entry")
-            mine = {name for name in read - bound if not hasattr(builtins, name)}
-            if entry or not any(name in candidate.names for name in mine):
-                name = _shadowed(parts, candidate.names, entry)
-                mine |= {name} if name and name not in bound else set()
-            helpers = _prompt_helpers(tests)
-            modules = _modules([setup, *parts])
-            for name in sorted(mine):
-                kind = candidate.names.get(name)
-                if name in helpers:
-                    scope[name] = helpers[name]
-                elif name in modules:
-                    # MBPP's tests use math without importing it: ours, not the candidate's.
-                    scope[name] = __import__(name)
-                elif name in candidate.exceptions:
-                    scope[name] = candidate.exceptions[name]
-                elif kind in ("function", "class"):
-                    scope[name] = Thing(candidate, name)
-                elif kind == "data":
-                    scope[name] = candidate.ask("name", name)
+            scope, bound = _scope(candidate, tests, trees, parts)
             function = scope.get(entry)
             if entry and function is None:
                 if candidate.names.get("Solution") == "class":
@@ -56,7 +37,7 @@ def judge_assertions(box, program, tests):
                     return False, f"the program does not define {entry}", False
                 if entry not in bound:
                     scope[entry] = function
-            for tree in (setup, *parts):
+            for tree in trees:
                 _settle_before_statements(tree)
             exec(compile(setup, "setup", "exec"), scope)
             for number, part in enumerate(parts, 1):
@@ -83,6 +64,36 @@ def judge_assertions(box, program, tests):
     if tests.get("check"):
         return True, "passed check", False
     return True, f"passed {len(tests['code'])} assertions", False
+
+
+def _scope(candidate, tests, trees, parts):
+    """(what the test code sees, the names that it binds itself).
+
+    A name that it only reads is the program's, unless it is a module or a helper of the prompt.
+    """
+    scope = {"__name__": "tests", "__builtins__": builtins, "_settle": candidate.settle}
+    bound, read = _bound_and_free(trees)
+    entry = tests.get("entry")
+    mine = {name for name in read - bound if not hasattr(builtins, name)}
+    if entry or not any(name in candidate.names for name in mine):
+        name = _shadowed(parts, candidate.names, entry)
+        mine |= {name} if name and name not in bound else set()
+    helpers = _prompt_helpers(tests)
+    modules = _modules(trees)
+    for name in sorted(mine):
+        kind = candidate.names.get(name)
+        if name in helpers:
+            scope[name] = helpers[name]
+        elif name in modules:
+            # MBPP's tests use math without importing it: ours, not the candidate's.
+            scope[name] = __import__(name)
+        elif name in candidate.exceptions:
+            scope[name] = candidate.exceptions[name]
+        elif kind in ("function", "class"):
+            scope[name] = Thing(candidate, name)
+        elif kind == "data":
+            scope[name] = candidate.ask("name", name)
+    return scope, bound
 
 
 def _in_words(error):
