@@ -172,7 +172,7 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
     """Sample answers, score their tokens, write localise.json, .png and .html into the run's
     folder; returns what the json holds."""
     students = students_of(folder, cfg)
-    kit.run_folder.own(folder, *FILES)
+    kit.ownership.own(folder, *FILES)
     path = folder / "srt" if (folder / "srt" / "config.json").is_file() else cfg.model
     cfg = replace(cfg, model=str(path))
     questions = kit.questions.load_questions(cfg)
@@ -190,12 +190,12 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
             for kind in KINDS:
                 page[f"{kind} answers of {name}"] = of_kind(samples, kind)[: cfg.shown]
 
-    kit.run_folder.write_json(folder / "localise.json", result)
+    kit.files.write_json(folder / "localise.json", result)
     kit.figures.localisation_figure(folder / "localise.png", result["students"])
     title = f"Where the reviser disagrees: {folder.name}"
     text = kit.token_page.token_page(title, page)
     file = folder / "localise.html"
-    kit.run_folder.replace_file(file, lambda p: p.write_text(text, encoding="utf-8"))
+    kit.files.replace_file(file, lambda p: p.write_text(text, encoding="utf-8"))
     print(f"page: {file}")
     return result
 
