@@ -26,7 +26,7 @@ def colour_of(reward: float, full: float) -> str:
     return f"rgba({rgb},{min(1.0, abs(reward) / full) * 0.85:.2f})"
 
 
-def token_picture(sample: dict, title: str, caption: str) -> str:
+def token_picture(sample: dict, title: str, caption: list[str]) -> str:
     """SVG of an answer with tokens, token_reward (log student - log reviser), perhaps first_wrong.
 
     The token with the highest reward has a frame, the first wrong one is underlined.
@@ -35,7 +35,8 @@ def token_picture(sample: dict, title: str, caption: str) -> str:
     full = max(map(abs, rewards)) or 1.0
     peak = rewards.index(max(rewards))
     lines = 1 + places[-1][0]
-    height = MARGIN * 2 + LINE * (lines + 2)
+    below = MARGIN + LINE * (lines + 1) + 20
+    height = below + 20 * len(caption)
     width = int(2 * MARGIN + WIDTH * STEP)
     shapes = [text_at(MARGIN, MARGIN + 18, title, "bold")]
     for t, (line, column, text) in enumerate(places):
@@ -48,7 +49,8 @@ def token_picture(sample: dict, title: str, caption: str) -> str:
         if t == sample.get("first_wrong"):
             under = f'x1="{x:.1f}" x2="{x + len(text) * STEP:.1f}" y1="{y + 28}" y2="{y + 28}"'
             shapes.append(f'<line {under} stroke="#111" stroke-width="2"/>')
-    shapes.append(text_at(MARGIN, MARGIN + LINE * (lines + 1) + 20, caption, size=13))
+    for n, text in enumerate(caption):
+        shapes.append(text_at(MARGIN, below + 20 * n, text, size=14))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><rect width="100%" height="100%" fill="#fff"/>\n'
