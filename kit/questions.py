@@ -330,7 +330,7 @@ def code_question(row: dict, question) -> tuple[object, dict, str]:
     if row.get("test_list"):  # MBPP's problems do not name the function; its tests do
         instruction = f"\nIt must pass this test:\n{tests['code'][0]}" + instruction
     if row.get("input_format") or row.get("output_format"):
-        question = codeforces_statement(row, question, tests["cases"])
+        question = codeforces_statement(row, question, tests.get("cases", ()))
     return question, tests, instruction
 
 
