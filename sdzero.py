@@ -342,19 +342,9 @@ def rollouts(
 # Rewards
 # --------------------------------------------------------------------------------------------------
 def make_grader(cfg: Config):
-    """The verifier of cfg.task: a context manager with grade(texts, answers) and timeouts.
-
-    Your own can stand here. Says how programs are isolated; raises UserError where that is less
-    than --task code wants.
-    """
-    import verify
-
-    if cfg.task == "code":
-        print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
-    try:
-        return verify.Grader("code" if cfg.task == "code" else "math", unsafe=cfg.unsafe_exec)
-    except RuntimeError as e:
-        raise UserError(str(e)) from None
+    """The verifier of cfg.task, verify.Grader: a context manager that has grade(texts, answers) and
+    timeouts, the number of answers that took too long. Your own can stand here."""
+    return kit.rewards.verifier(cfg)
 
 
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:

@@ -7,6 +7,7 @@
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
     questions    where questions come from: generated, a local file, the hub
+    rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, continuous batching, out of memory, the journal of rollouts
     tokens       the ids that a text has between other text
