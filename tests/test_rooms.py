@@ -29,7 +29,7 @@ def imports_of(path):
 IMPORTS = {name_of(path): imports_of(path) for path in FILES}
 
 
-@pytest.mark.parametrize("path", [*FILES, ROOT / "verify.py"], ids=str)
+@pytest.mark.parametrize("path", [*FILES, ROOT / "verify.py"], ids=name_of)
 def test_a_file_says_what_it_is_for_and_is_short(path):
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
