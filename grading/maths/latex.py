@@ -57,7 +57,6 @@ SIGNS = str.maketrans(SIGNS)
 
 SPACE = r"(?:\\[ ,;:!>]|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\})(?![A-Za-z])|~|\s)"
 
-
 # Commands of the same meaning
 RENAMED = {
     "dfrac": "frac",
@@ -100,7 +99,6 @@ RENAMED = {
     "isin": "in",
 }
 
-
 # Commands that say nothing about the value
 DROPPED = set(
     "left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr displaystyle "
@@ -108,14 +106,12 @@ DROPPED = set(
     "mathstrut middle hfill noindent mleft mright null".split()
 )
 
-
 # All that sets its argument in a font, or as text
 TEXTS = (
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc"
     r"|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox|operatorname"
     r"|bm|boldsymbol|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)"
 )
-
 
 MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 

@@ -29,23 +29,11 @@ from grading.maths.words import as_choice
 
 # What separates the parts of an answer
 WORD = r"(?:\\text\{ ?%s ?\}|(?<![A-Za-z\\])%s(?![A-Za-z]))"
-
-
 OR = re.compile(WORD % ("or", "or") + r"|\\lor(?![A-Za-z])")
-
-
 AND = re.compile(WORD % ("and", "and") + r"|\\land(?![A-Za-z])|&")
-
-
 COMMA = re.compile(r"[,;]|\\newline")
-
-
 CUP = re.compile(r"\\cup(?![A-Za-z])|(?<= )U(?= )")
-
-
 MINUS_SET = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])")
-
-
 COLON = re.compile(r":|" + WORD % ("to", "to"))
 
 

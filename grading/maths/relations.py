@@ -19,7 +19,6 @@ RELATION = re.compile(
     r"|\\notin(?![A-Za-z])|\\subset(?:eq)?(?![A-Za-z])"
 )
 
-
 # What can stand for an unknown: x, x_1, f(x), \angle ABC, |AB|, P(A), \text{area} ...
 NAME = re.compile(
     r"(?:\\text\{[^{}]*\}"

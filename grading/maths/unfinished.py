@@ -26,7 +26,6 @@ UNFINISHED = {
     "rounding": re.compile(r"\\(?:lfloor|lceil|rfloor|rceil)(?![A-Za-z])|\||\\mid"),
 }
 
-
 # Numbers that no one has worked out: exponents of six digits, towers of numbers, factorials of
 # factorials or of large numbers. Evaluating one may take all time and memory there is.
 HUGE = re.compile(

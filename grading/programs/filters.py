@@ -86,7 +86,6 @@ REFUSED = {
     "truncate": (76, 45),
 }
 
-
 # Those that are not merely refused: no use but a hostile one, so the program ends
 FATAL = (
     "fork",
@@ -127,7 +126,6 @@ NUMBERS = {
         },
     ),
 }
-
 
 # BPF instructions: load a word of the system call's data, jump if equal, if at least, if any bit
 # is set, return a verdict
