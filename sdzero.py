@@ -525,7 +525,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
     records, seen = [], set()
     for y, z in zip(first, revised):
         ids = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
-        records.append(record_of(run, y, z, verdict_on(z, repeated=ids in seen)))
+        records.append(record_of(run, y, z, why_kept(z, repeated=ids in seen)))
         seen.add(ids)
     return records
 
@@ -535,7 +535,7 @@ def repeat(items: list, times: int) -> list:
     return [item for item in items for _ in range(times)]
 
 
-def verdict_on(revised: dict, repeated: bool) -> str:
+def why_kept(revised: dict, repeated: bool) -> str:
     """What a revision is: verified, or truncated, wrong, or the duplicate of an earlier one of the
     same first answer."""
     if not revised["finished"]:
