@@ -103,7 +103,7 @@ def run_of(tmp_path, tokenizer):
 def finished_run(tmp_path_factory, tokenizer):
     """(train, folder, results): train(name, **changes) is a whole run on the random model."""
     parent = tmp_path_factory.mktemp("runs")
-    kit.run_folder.save_checkpoint(tokenizer, random_model(), parent / "model")
+    kit.files.save_checkpoint(tokenizer, random_model(), parent / "model")
 
     def train(name, **changes):
         cfg = small(str(parent / "model"), out=str(parent / name), **changes)

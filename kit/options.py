@@ -79,11 +79,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{hint} (--help lists the options)")
 
 
-def parse_options(argv, cls, description: str, shown=None, epilog: str = "") -> dict:
+def parse_options(argv, cls, description: str, shown=None, epilog="", prog=None) -> dict:
     """Command line -> {field of the dataclass: value} of the options that were given.
 
     A field whose type is list is the positional argument. `shown` names the options that --help
-    lists (None: all). Raises UserError.
+    lists (None: all), `prog` is what it calls the program. Raises UserError.
     """
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     os.environ["COLUMNS"] = str(width)  # what argparse wraps its usage by
@@ -96,6 +96,7 @@ def parse_options(argv, cls, description: str, shown=None, epilog: str = "") -> 
 
     positional = [f"{f.name.upper()} ..." for f in fields(cls) if f.type is list]
     parser = Parser(
+        prog=prog,
         usage=" ".join(["%(prog)s", *positional, "[options]"]),
         description=description,
         epilog="\n".join(map(wrapped, epilog.splitlines())),

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import kit
 import sdzero
 from kit.errors import UserError
-from kit.run_folder import save_checkpoint
+from kit.files import save_checkpoint
 from sdzero import Config, Phrases
 
 FAMILIES = {family: sdzero.control_phrases(Config(), family) for family in ("qwen3", "olmo3")}

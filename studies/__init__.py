@@ -1,0 +1,12 @@
+"""What is measured about training, beside training itself. `eval.py` is the way in.
+
+    compare      methods and ablations at equal budgets of samples (python eval.py compare)
+    localise     where in an answer the reviser disagrees (python eval.py localise RUN)
+    evolve       a run as it went (python eval.py evolve RUN)
+    runs         what a run's folder says: its options, results and log
+    statistics   pass@k, paired tests, means over runs, parts of an answer
+    bench        how fast, how exact and how large the parts are (python studies/bench.py kl)
+    make_tiny    makes the embedded model from nothing (python studies/make_tiny.py)
+
+Imports go down from here: studies -> baselines -> sdzero -> kit. Nothing below knows the studies.
+"""
