@@ -27,9 +27,9 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM
 import kit
 import sdzero
 from baselines import make_baseline_config
+from kit.files import save_checkpoint
 from kit.loading import load_model
 from kit.presets import TINY, is_tiny
-from kit.run_folder import save_checkpoint
 from sdzero import make_config
 
 

@@ -21,7 +21,9 @@ from toys import (
 import kit
 import sdzero
 from kit.errors import UserError
-from kit.run_folder import Ownership, RunFolder, save_checkpoint
+from kit.files import save_checkpoint
+from kit.ownership import Ownership
+from kit.run_folder import RunFolder
 
 
 def options_of(checkpoint, out):
@@ -149,7 +151,7 @@ def test_fresh_removes_all_that_the_run_and_the_studies_made(tmp_path, checkpoin
     cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
     train(cfg)
     studies = ["localise.json", "localise.html", "localise.png", "evolution.png", "log.txt"]
-    kit.run_folder.own(tmp_path / "run", *studies)
+    kit.ownership.own(tmp_path / "run", *studies)
     for name in studies:
         put(tmp_path / "run" / name)
     put(tmp_path / "run" / "localise.txt")  # not in the marker
@@ -181,8 +183,8 @@ def test_studies_own_what_they_write_and_nothing_else(tmp_path):
     new_folder(tmp_path / "run").locked.close()
     put(tmp_path / "run" / "evolution.png")
     with pytest.raises(UserError, match="evolution.png was not made by this run"):
-        kit.run_folder.own(tmp_path / "run", "evolution.png")
-    kit.run_folder.own(tmp_path / "run", "localise.json")
+        kit.ownership.own(tmp_path / "run", "evolution.png")
+    kit.ownership.own(tmp_path / "run", "localise.json")
     assert "localise.json" in Ownership(tmp_path / "run").marker["files"]
 
 
