@@ -216,7 +216,7 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
         out = evaluate_checkpoints(cfg)
         print(checkpoints_report(out, cfg.revise))
     if given.get("json"):
-        kit.run_folder.write_json(Path(given["json"]), out)
+        kit.files.write_json(Path(given["json"]), out)
     return 0
 
 

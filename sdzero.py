@@ -37,6 +37,7 @@ import copy
 import math
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -72,9 +73,7 @@ class Config:
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
-    samples: int = option(
-        0, "responses that training may generate; 0: as many as the other options make", least=0
-    )
+    samples: int = option(0, "responses for training; 0: as the other options say", least=0)
     device: str = option("auto", "auto, cpu or cuda")
     chat_template: str = option(
         "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
@@ -97,9 +96,7 @@ class Config:
     max_tokens: int = option(
         4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
     )
-    rollout_batch: int = option(
-        0, "responses sampled at once; 0: 64 on a CPU, by the plan on a GPU", least=0
-    )
+    rollout_batch: int = option(0, "responses at once; 0: by the plan, 64 on a CPU", least=0)
 
     phase1: bool = option(
         True, "--no-phase1 distils from the base itself (an ablation)", heading="phase 1 (SRT)"
@@ -147,9 +144,7 @@ class Config:
         heading="memory",
     )
     gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
-    micro_tokens: int = option(
-        0, "tokens of one pass, padding included; 0: 2048 on a CPU, by the plan on a GPU", least=0
-    )
+    micro_tokens: int = option(0, "tokens of a pass; 0: by the plan, 2048 on a CPU", least=0)
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
     offload: bool = option(False, "keep moments and low halves in CPU memory: exact, slower")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
@@ -200,10 +195,7 @@ def contradictions(cfg: Config) -> list[tuple[bool, str]]:
         (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
         (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
         (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
-        (
-            cfg.method == "sdzero" and not cfg.distil_questions,
-            "phase 2 has no --distil-questions: or --method srt",
-        ),
+        (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
     ]
 
 
@@ -267,11 +259,8 @@ def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
 def chat_ids(tokenizer, prompt) -> list[int]:
     """chat(x): the ids of the user's turn, or of several turns, up to where the answer begins."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return list(
-        tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=False, enable_thinking=False
-        )
-    )
+    how = {"add_generation_prompt": True, "return_dict": False, "enable_thinking": False}
+    return list(tokenizer.apply_chat_template(messages, **how))
 
 
 def to_text(tokenizer, ids: list[int]) -> str:
@@ -322,12 +311,12 @@ def generate(
     """
     from transformers import GenerationConfig
 
-    how = {"do_sample": True, "temperature": run.cfg.temperature, "top_k": 0, "top_p": 1.0}
+    sampling = {"do_sample": True, "temperature": run.cfg.temperature, "top_k": 0, "top_p": 1.0}
     config = GenerationConfig(
         max_new_tokens=run.cfg.max_tokens,
         eos_token_id=run.end_ids,
         pad_token_id=run.end_ids[0],
-        **({"do_sample": False} if greedy else how),
+        **({"do_sample": False} if greedy else sampling),
     )
 
     def sample(batch, seed):
@@ -353,19 +342,9 @@ def rollouts(
 # Rewards
 # --------------------------------------------------------------------------------------------------
 def make_grader(cfg: Config):
-    """The verifier of cfg.task: a context manager with grade(texts, answers) and timeouts.
-
-    Your own can stand here. Says how programs are isolated; raises UserError where that is less
-    than --task code wants.
-    """
-    import verify
-
-    if cfg.task == "code":
-        print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
-    try:
-        return verify.Grader("code" if cfg.task == "code" else "math", unsafe=cfg.unsafe_exec)
-    except RuntimeError as e:
-        raise UserError(str(e)) from None
+    """The verifier of cfg.task, verify.Grader: a context manager that has grade(texts, answers) and
+    timeouts, the number of answers that took too long. Your own can stand here."""
+    return kit.rewards.verifier(cfg)
 
 
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
@@ -410,6 +389,12 @@ def kl(p_logits, q_logits):
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
+def fast_kl(p_logits, q_logits):
+    """kl(), in half the passes and memory; a test holds value and gradient to the formula. To train
+    on the formula itself, return kl(p_logits, q_logits) here."""
+    return kit.losses.KLInPlace.apply(p_logits, q_logits)
+
+
 def reverse_kl(student_logits, teacher_logits):
     """KL(student || teacher), the divergence of Eq. 4. (n, V), (n, V) -> (n,)"""
     return fast_kl(student_logits, teacher_logits)
@@ -424,12 +409,6 @@ def mixed_kl(student_logits, teacher_logits):
     """Half reverse, half forward. (n, V), (n, V) -> (n,)"""
     both = reverse_kl(student_logits, teacher_logits) + forward_kl(student_logits, teacher_logits)
     return both / 2
-
-
-def fast_kl(p_logits, q_logits):
-    """kl(), computed in place: the same value and gradient (a test compares them) in half the
-    memory and passes. To train on the formula itself, let this return kl(p_logits, q_logits)."""
-    return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
 
 DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
@@ -545,9 +524,9 @@ def collect_revisions(run: Run, model) -> list[dict]:
 
     records, seen = [], set()
     for y, z in zip(first, revised):
-        same = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
-        records.append(record(run, y, z, why_kept(z, repeated=same in seen)))
-        seen.add(same)
+        ids = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
+        records.append(record_of(run, y, z, why_kept(z, repeated=ids in seen)))
+        seen.add(ids)
     return records
 
 
@@ -557,8 +536,8 @@ def repeat(items: list, times: int) -> list:
 
 
 def why_kept(revised: dict, repeated: bool) -> str:
-    """ "verified", or what is wrong with a revision: truncated, wrong, duplicate (of an earlier one
-    of the same first answer)."""
+    """What a revision is: verified, or truncated, wrong, or the duplicate of an earlier one of the
+    same first answer."""
     if not revised["finished"]:
         return "truncated"
     if not revised["reward"]:
@@ -566,7 +545,7 @@ def why_kept(revised: dict, repeated: bool) -> str:
     return "duplicate" if repeated else "verified"
 
 
-def record(run: Run, first: dict, revised: dict, why: str) -> dict:
+def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
     """A tuple as revisions.jsonl has it; D_revision are those with r(y_revised) = 1 (Sec. 2.1)."""
     phrase = run.phrases.if_right if first["reward"] else run.phrases.if_wrong
     return {
@@ -673,9 +652,7 @@ def revisions(run: Run, model) -> list[dict]:
         run.folder.write_rows("revisions.jsonl", records)
         run.folder.save_state("srt", 0, model)
     kept = [r for r in records if r["kept"]]
-    counts = {}
-    for r in records:
-        counts[r["why"]] = counts.get(r["why"], 0) + 1
+    counts = dict(Counter(r["why"] for r in records))
     corrected = sum(not r["init_reward"] for r in kept)
     print(f"{len(records)} tuples: {counts}; of the kept, {corrected} correct a wrong answer")
     if not kept:
@@ -842,9 +819,8 @@ def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = T
     k, seed = run.cfg.eval_samples, derived_seed("evaluate", run.cfg.seed)
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
 
-    label = f"evaluate {name}: sampled"
     many = repeat(questions, k), repeat(contexts, k)
-    sampled = rollouts(run, model, *many, seed, label)
+    sampled = rollouts(run, model, *many, seed, f"evaluate {name}: sampled")
     responses = generate(run, model, contexts, seed, f"evaluate {name}: greedy", greedy=True)
     greedy = grade(run, questions, contexts, responses)
 
@@ -912,7 +888,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     """All stages and the evaluations around them, from where the run folder stands on; returns
     results.json's content."""
     options = {k: v for k, v in asdict(cfg).items() if k not in ("fresh", "plan")}
-    kit.run_folder.refuse_model_folder(cfg.out, cfg.model)
+    kit.ownership.refuse_model_folder(cfg.out, cfg.model)
     kit.run_folder.check_options(cfg.out, options, cfg.fresh)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     content = content_of(cfg, questions, tokenizer)
@@ -940,15 +916,19 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
 def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
     """What a run is about beside its options: where it changes, old answers are of no use."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
-    prompts = [chat_ids(tokenizer, part[0]["prompt"]) for part in questions.values() if part]
+    run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)
+    prompt = chat_ids(tokenizer, any_question(run)["prompt"])
+    prompts = [prompt, *(reviser_ids(run, prompt, prompt, reward) for reward in (0.0, 1.0))]
     return {
-        "questions": kit.loading.digest(questions),
-        "chat template": kit.loading.digest(tokenizer.chat_template),
-        "prompts (tokenizer, phrases, or the code that builds them)": kit.loading.digest(
-            [prompts, phrases]
-        ),
+        "the questions": kit.loading.digest(questions),
+        "the chat template": kit.loading.digest(tokenizer.chat_template),
+        "the prompts (tokenizer, phrases or code)": kit.loading.digest(prompts),
         **kit.loading.weights_fingerprint(cfg.model),
     }
+
+
+def any_question(run: Run) -> dict:
+    return (run.questions["srt"] + run.questions["distil"])[0]
 
 
 def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
@@ -977,8 +957,7 @@ def introduce(run: Run, model) -> None:
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
     if folder.saved:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
-    question = run.questions["srt"][0]
-    prompt = chat_ids(run.tokenizer, question["prompt"])
+    prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
     answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
     show("the generator's prompt", run.tokenizer.decode(prompt))
     show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
@@ -990,14 +969,19 @@ def show(title: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def work():
+        about, _ = __doc__.split("Read from top")
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
-        cfg = make_config(**parse_options(argv, Config, __doc__, epilog=epilog))
+        cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
             print(kit.memory_plan.plan(cfg))
-        else:
-            kit.ranks.start(cfg.device)
-            train(cfg, stages_of(cfg))
-            kit.ranks.leave_together()
+            return
+        kit.ranks.start(cfg.device)
+        if cfg.samples:
+            counts = responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+            print(f"of --samples {cfg.samples}, training uses {sum(counts.values())}: {kinds}")
+        train(cfg, stages_of(cfg))
+        kit.ranks.leave_together()
 
     return kit.errors.exit_code("sdzero", work)
 

@@ -7,6 +7,7 @@
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
     questions    where questions come from: generated, a local file, the hub
+    rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, continuous batching, out of memory, the journal of rollouts
     tokens       the ids that a text has between other text
@@ -15,10 +16,13 @@
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
     ranks        several processes (torchrun)
-    run_folder   what a run writes and owns, and how it goes on after a kill
+    files        files that a kill leaves whole
+    ownership    a run owns only what it made
+    run_folder   what a run writes, and how it goes on after a kill
     tables       tables and intervals
     figures      figures
     token_page   a page of answers with coloured tokens
+    token_picture  one answer with coloured tokens, as SVG
 
 A room is imported when it is first used (`kit.losses.token_loss`), so that `--help` does not wait
 for torch.

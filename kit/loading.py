@@ -201,23 +201,18 @@ def digest(data) -> str:
 
 
 def weights_fingerprint(model: str) -> dict[str, str]:
-    """{weights file: its size and a hash of its head and tail}: another model in the same place
-    shows, and a file of 8 GB need not be read for it."""
+    """{the weights in a file: its size and a hash of its head and tail}: another model in the same
+    place shows, and a file of 8 GB need not be read for it. Of a hub model, its commit."""
+    from transformers.utils import cached_file
+
     name, source = source_of(model)
     if source:
         files = [Path(name) / source["gguf_file"]]
+    elif Path(name).is_dir():
+        files = sorted([*Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")])
     else:
-        folder = Path(name) if Path(name).is_dir() else hub_folder(name)
-        files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return {file.name: size_and_hash(file) for file in files}
-
-
-def hub_folder(name: str) -> Path:
-    """Where the cache keeps a model of the hub, with its weights."""
-    import huggingface_hub
-
-    wanted = ["*.safetensors", "*.bin", "*.json"]
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=wanted))
+        return {f"the weights of {name}": Path(cached_file(name, "config.json")).parent.name}
+    return {f"the weights in {file.name}": size_and_hash(file) for file in files}
 
 
 def size_and_hash(file: Path, part: int = 2**20) -> str:

@@ -11,55 +11,71 @@ import torch
 SLICE = 2**20  # weights that are split, or stepped, at a time
 
 
+# --------------------------------------------------------------------------------------------------
+# fp32 <-> bfloat16 and the 16 bits that rounding drops
+# --------------------------------------------------------------------------------------------------
 @functools.cache
 def thresholds(device):
-    """(SLICE,) int32 in 1 .. 65535, the same in every process: a weight is rounded up where its dropped 16 bits reach its threshold."""
-    return torch.randint(1, 2**16, (SLICE,), generator=torch.Generator().manual_seed(0), dtype=torch.int32).to(device)
+    """(SLICE,) int32 in 1 .. 65535, the same in every process: a weight is rounded up where its
+    dropped 16 bits reach its threshold."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(1, 2**16, (SLICE,), generator=generator, dtype=torch.int32).to(device)
 
 
 def split(w):
-    """fp32 (n,), n <= SLICE -> (bfloat16, the lower 16 bits of w as int16), which join() makes w again, exactly.
+    """fp32 (n,), n <= SLICE -> (bfloat16, the lower 16 bits of w as int16), which join() makes w
+    again, exactly.
 
-    Rounding is dithered: each weight has its own fixed threshold instead of one half. So the rounded weights follow their exact
-    values on average from the first step on. With rounding to the nearest they do not: weights that start on the bfloat16 grid, as
-    those of a bfloat16 checkpoint, stay there for many steps of 5e-6, and those that start half-way between two points of it, as
-    8 % of a 4-bit GGUF's do, all jump at the first (SmolLM2's loss then fell three times as fast as in fp32).
+    Rounding is dithered: each weight has its own fixed threshold instead of one half. So the
+    rounded weights follow their exact values on average from the first step on. With rounding to
+    the nearest they do not: weights that start on the bfloat16 grid, as those of a bfloat16
+    checkpoint, stay there for many steps of 5e-6, and those that start half-way between two points
+    of it, as 8 % of a 4-bit GGUF's do, all jump at the first (SmolLM2's loss then fell three times
+    as fast as in fp32).
     """
     bits = w.view(torch.int32)
     low = bits & 0xFFFF
-    high = (bits >> 16) + (low >= thresholds(w.device)[:len(w)])
+    high = (bits >> 16) + (low >= thresholds(w.device)[: len(w)])
     return high.to(torch.int16).view(torch.bfloat16), low.to(torch.int16)
 
 
 def join(high, low):
     """The fp32 weights (n,) that split() took apart."""
     low = low.to(torch.int32) & 0xFFFF
-    high = high.view(torch.int16).to(torch.int32) - (low >= thresholds(low.device)[:len(low)]).to(torch.int32)
+    rounded_up = (low >= thresholds(low.device)[: len(low)]).to(torch.int32)
+    high = high.view(torch.int16).to(torch.int32) - rounded_up
     return ((high << 16) | low).view(torch.float32)
 
 
+# --------------------------------------------------------------------------------------------------
+# Parameters, whole models
+# --------------------------------------------------------------------------------------------------
 def exact(p):
     """fp32 values of a parameter, of its shape."""
     if p.dtype != torch.bfloat16:
         return p.data
-    halves = zip(p.data.reshape(-1).split(SLICE), p.low_bits.to(p.device).view(-1).split(SLICE))
-    return torch.cat([join(*pair) for pair in halves]).view(p.shape)
+    highs = p.data.reshape(-1).split(SLICE)
+    lows = p.low_bits.to(p.device).view(-1).split(SLICE)
+    return torch.cat([join(high, low) for high, low in zip(highs, lows)]).view(p.shape)
 
 
 @torch.no_grad()
 def split_weight(p) -> None:
-    """Turn an fp32 weight into a bfloat16 weight plus the 16 bits that rounding dropped, kept beside it as `low_bits` (int16).
+    """Turn an fp32 weight into a bfloat16 weight plus the 16 bits that rounding dropped, kept
+    beside it as `low_bits` (int16).
 
-    A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4 bytes, as an fp32 master alone.
+    A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4
+    bytes, as an fp32 master alone.
     """
-    halves = [split(part) for part in p.data.reshape(-1).split(SLICE)]
-    p.data, p.low_bits = (torch.cat(half).view(p.shape) for half in zip(*halves))
+    highs, lows = zip(*(split(part) for part in p.data.reshape(-1).split(SLICE)))
+    p.data, p.low_bits = torch.cat(highs).view(p.shape), torch.cat(lows).view(p.shape)
 
 
 def split_weights(model) -> None:
     for p in model.parameters():
         split_weight(p)
-    model.config.dtype = torch.bfloat16  # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
+    # buffers, such as rotary frequencies, stay fp32: rounding them shifts positions
+    model.config.dtype = torch.bfloat16
 
 
 def copy_weights(model) -> list:
@@ -69,7 +85,8 @@ def copy_weights(model) -> list:
 
 def put_weights(model, saved: list) -> None:
     for p, weight in zip(model.parameters(), saved):
-        is_split, p.data = p.dtype == torch.bfloat16, weight.to(p.device, copy=True)
+        is_split = p.dtype == torch.bfloat16
+        p.data = weight.to(p.device, copy=True)
         if is_split:
             split_weight(p)
 
@@ -85,43 +102,69 @@ def put_halves(model, saved: list) -> None:
             p.low_bits = low_bits.to(p.device)
 
 
+# --------------------------------------------------------------------------------------------------
+# The optimiser
+# --------------------------------------------------------------------------------------------------
 class SplitAdamW(torch.optim.AdamW):
-    """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for moments in bfloat16.
+    """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for
+    moments in bfloat16.
 
-    Works through slices of a million weights, so that its temporaries are small, and so that moments and low halves can stay
-    in CPU memory (--offload). bfloat16 moments lose changes below 0.4 %, which is nothing beside the 5 % of g * g that enter
-    exp_avg_sq at each step; with the usual beta2 of 0.999 it would be too much.
+    Works through slices of a million weights, so that its temporaries are small, and so that
+    moments and low halves can stay in CPU memory (--offload). bfloat16 moments lose changes below
+    0.4 %, which is nothing beside the 5 % of g * g that enter exp_avg_sq at each step; with the
+    usual beta2 of 0.999 it would be too much.
     """
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            lr, (b1, b2), eps, decay = group["lr"], group["betas"], group["eps"], group["weight_decay"]
-            for p in (p for p in group["params"] if p.grad is not None):
-                state, is_split = self.state[p], p.dtype == torch.bfloat16
-                if not state:
-                    zeros = torch.zeros(p.shape, dtype=group["moments"], device="cpu" if group["offload"] else p.device)
-                    state.update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
-                    if is_split:
-                        p.low_bits = p.low_bits.to(zeros.device)
-                state["step"] += 1
-                kept = [p.data, state["exp_avg"], state["exp_avg_sq"], p.low_bits if is_split else p.data]
-                for g, *stored in zip(*(t.view(-1).split(SLICE) for t in [p.grad, *kept])):
-                    w, m, v, low = (t.to(p.device) for t in stored)
-                    g, m, v = g.float(), m.float(), v.float()
-                    w = join(w, low) if is_split else w
-                    m.lerp_(g, 1 - b1)
-                    v.lerp_(g.square(), 1 - b2)
-                    scale = v.div(1 - b2 ** state["step"]).sqrt_().add_(eps)
-                    w.mul_(1 - lr * decay).addcdiv_(m, scale, value=-lr / (1 - b1 ** state["step"]))
-                    w, low = split(w) if is_split else (w, w)
-                    for old, new in zip(stored, (w, m, v, low)):
-                        old.copy_(new)
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.step_parameter(p, group)
+
+    def step_parameter(self, p, group: dict) -> None:
+        """One step of all slices of a parameter, written back in the form they are kept in."""
+        state, is_split = self.state[p], p.dtype == torch.bfloat16
+        if not state:
+            self.begin(p, group)
+        state["step"] += 1
+        low_bits = p.low_bits if is_split else p.data
+        tensors = p.grad, p.data, state["exp_avg"], state["exp_avg_sq"], low_bits
+
+        for grad, *stored in zip(*(tensor.view(-1).split(SLICE) for tensor in tensors)):
+            w, m, v, low = (part.to(p.device) for part in stored)
+            w = join(w, low) if is_split else w
+            m, v = m.float(), v.float()
+            step_slice(w, grad.float(), m, v, step=state["step"], group=group)
+            w, low = split(w) if is_split else (w, w)
+            for old, new in zip(stored, (w, m, v, low)):
+                old.copy_(new)
+
+    def begin(self, p, group: dict) -> None:
+        """Moments of zero, and the low half beside them, in the memory where they stay."""
+        device = "cpu" if group["offload"] else p.device
+        zeros = torch.zeros(p.shape, dtype=group["moments"], device=device)
+        self.state[p].update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
+        if p.dtype == torch.bfloat16:
+            p.low_bits = p.low_bits.to(device)
+
+
+def step_slice(w, g, m, v, step: int, group: dict) -> None:
+    """AdamW's formulas on fp32 weights w, gradients g and moments m, v (n,), in place."""
+    lr, decay, (b1, b2) = group["lr"], group["weight_decay"], group["betas"]
+    m.lerp_(g, 1 - b1)
+    v.lerp_(g.square(), 1 - b2)
+    scale = v.div(1 - b2**step).sqrt_().add_(group["eps"])
+    w.mul_(1 - lr * decay).addcdiv_(m, scale, value=-lr / (1 - b1**step))
 
 
 def adamw(model, lr: float, weight_decay: float, cfg):
-    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are kept off the GPU."""
-    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
-    if next(model.parameters()).dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
-        return torch.optim.AdamW(model.parameters(), fused=True, **options)
-    return SplitAdamW([{"params": list(model.parameters()), "moments": getattr(torch, cfg.moments), "offload": cfg.offload}], **options)
+    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
+    kept off the GPU."""
+    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
+    parameters = list(model.parameters())
+    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+        return torch.optim.AdamW(parameters, fused=True, **options)
+    moments = getattr(torch, cfg.moments)
+    group = {"params": parameters, "moments": moments, "offload": cfg.offload}
+    return SplitAdamW([group], **options)

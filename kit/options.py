@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import shutil
+import textwrap
 from dataclasses import field, fields
 from typing import Literal, get_args, get_origin
 
@@ -90,12 +91,15 @@ def parse_options(argv, cls, description: str, shown=None, epilog="", prog=None)
     def formatter(prog):
         return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=width)
 
+    def wrapped(line):
+        return textwrap.fill(line, width, subsequent_indent="  ", break_on_hyphens=False)
+
     positional = [f"{f.name.upper()} ..." for f in fields(cls) if f.type is list]
     parser = Parser(
         prog=prog,
         usage=" ".join(["%(prog)s", *positional, "[options]"]),
         description=description,
-        epilog=epilog,
+        epilog="\n".join(map(wrapped, epilog.splitlines())),
         formatter_class=formatter,
         allow_abbrev=False,
     )

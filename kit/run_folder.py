@@ -1,9 +1,4 @@
-"""What a run writes and owns, and how it goes on after a kill. Nothing here knows the method.
-
-A run owns only what it made. `run.json` is its marker: it lists every file that the run has made,
-and says what the run is (its options, and the content that counts). What the marker does not list
-is somebody else's: it is never overwritten, moved or removed.
-"""
+"""What a run writes, and how it goes on after a kill. Nothing here knows the method."""
 
 import contextlib
 import json
@@ -20,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from kit.errors import UserError
+from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
 from kit.low_bits import put_halves, take_halves
-from kit.presets import ALIASES
+from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
 
 try:
@@ -29,158 +25,9 @@ try:
 except ImportError:  # Windows: two processes in one folder are not noticed there
     fcntl = None
 
-MARKER = "run.json"
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
 
 
-# --------------------------------------------------------------------------------------------------
-# Files
-# --------------------------------------------------------------------------------------------------
-def read_json(path: Path):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as e:
-        raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
-
-
-def read_results(folder: Path) -> dict:
-    """results.json of a run, empty where there is none yet."""
-    file = folder / "results.json"
-    return read_json(file) if file.is_file() else {}
-
-
-def replace_file(path: Path, write) -> None:
-    """write(temporary path), then put it in place: a reader, or a kill, meets the old file or the
-    new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as f:
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as e:  # torch.save turns a full disk into a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written ({str(e).splitlines()[0]}). What was saved before is still "
-            "good: mend that and start the same command again"
-        ) from e
-
-
-def write_json(path: Path, data) -> None:
-    replace_file(path, lambda p: p.write_text(json.dumps(data, indent=1) + "\n"))
-
-
-def file_size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def save_checkpoint(tokenizer, model, folder: Path) -> None:
-    """A folder that AutoModelForCausalLM.from_pretrained and --model load."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-# --------------------------------------------------------------------------------------------------
-# What a run owns
-# --------------------------------------------------------------------------------------------------
-class Ownership:
-    """The marker of a run's folder: what the run is, and which files it has made.
-
-    Raises UserError, before anything is written, where the folder is somebody else's.
-    """
-
-    def __init__(self, path: Path):
-        self.path, self.marker = path, {"files": [], "options": {}, "content": {}}
-        try:
-            if (path / MARKER).is_file():
-                self.marker = self.checked(read_json(path / MARKER))
-            elif path.is_dir() and any(path.iterdir()):
-                raise UserError(
-                    f"--out {path} is not empty and was not made by a run (it has no {MARKER}): "
-                    "give another --out, or move away what is there"
-                )
-            elif path.exists() and not path.is_dir():
-                raise UserError(f"--out {path} is a file, not a folder: give another --out")
-        except OSError as e:
-            raise UserError(f"--out {path} cannot be read: {e.strerror}") from e
-
-    def checked(self, marker) -> dict:
-        """The marker's content, if a run wrote it: names inside the folder alone, for one thing."""
-        good = isinstance(marker, dict) and isinstance(marker.get("files"), list)
-        for name in marker["files"] if good else ():
-            good = good and isinstance(name, str) and not Path(name).is_absolute()
-            good = good and ".." not in Path(name).parts
-        if not good:
-            raise UserError(f"{self.path / MARKER} was not written by a run: give another --out")
-        return marker
-
-    def begun(self) -> bool:
-        """Whether the run has anything to go on from, or to lose."""
-        journal = self.path / "state" / "rollouts.jsonl"
-        paid = (self.path / "results.json").is_file() or file_size(journal) > 0
-        return bool(self.marker["options"]) and paid
-
-    def write_marker(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / MARKER, self.marker)
-
-    def claim(self, *names: str) -> None:
-        """Enter names into the marker before they are made. Raises UserError for one that exists
-        and is not the run's."""
-        new = [name for name in names if name not in self.marker["files"]]
-        for name in new:
-            if os.path.lexists(self.path / name):
-                raise UserError(
-                    f"{self.path / name} was not made by this run and would be overwritten: move "
-                    "it away, or give another --out"
-                )
-        if new:
-            self.marker["files"] += new
-            self.write_marker()
-
-    def remove(self, *names: str) -> None:
-        """Remove these files of the run's, and the folders that are empty then."""
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                (self.path / name).unlink()
-        for folder in {parent for name in names for parent in Path(name).parents} - {Path(".")}:
-            with contextlib.suppress(OSError):  # there is something of somebody else's in it
-                (self.path / folder).rmdir()
-
-    def inside(self, folder: str) -> list[str]:
-        return [name for name in self.marker["files"] if Path(name).parts[0] == folder]
-
-    def forget(self, *names: str) -> None:
-        self.marker["files"] = [name for name in self.marker["files"] if name not in names]
-
-
-def own(folder: Path, *names: str) -> None:
-    """Enter files that are about to be written into a run's folder (a study's figure, say) into
-    its marker, so that --fresh removes them too. Raises UserError where that is somebody's."""
-    ownership = Ownership(folder)
-    ownership.path.mkdir(parents=True, exist_ok=True)
-    ownership.claim(*names)
-
-
-def refuse_model_folder(out: str, model: str) -> None:
-    """Raise UserError where --out is the model's own folder or one above it."""
-    source = Path(ALIASES.get(model, model))
-    if not source.exists():
-        return  # a hub id
-    source = source.resolve()
-    folder, path = source if source.is_dir() else source.parent, Path(out).resolve()
-    if path == folder or path in folder.parents:
-        where = "the folder of" if path == folder else "above"
-        raise UserError(
-            f"--out {out} is {where} --model {model}, which a run must not write over: give "
-            "another --out"
-        )
-
-
-# --------------------------------------------------------------------------------------------------
-# The run folder
-# --------------------------------------------------------------------------------------------------
 class RunFolder:
     """All that a run writes, so that it can be killed at any moment and go on to the same end.
 
@@ -198,11 +45,14 @@ class RunFolder:
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
         self.journal = {}
+        gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
             self.open(options, content, fresh)
         gather(None)  # the other ranks wait until the folder is in order
         self.results = read_results(self.path)
         self.finished = bool(read_json(self.path / MARKER).get("finished"))
+        if self.finished and not self.results:
+            raise UserError(f"{path} is a finished run without its results.json: give --fresh")
         if not self.finished:
             self.go_on()
 
@@ -502,7 +352,11 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
     """Raise UserError, naming each difference, where the marker is of a run with other options, or
     on other content: its old answers would be trained on new questions."""
     saved = marker["options"]
-    changed = [f"{k} {saved.get(k)!r} (now {v!r})" for k, v in options.items() if saved.get(k) != v]
+    changed = [
+        f"{name} {saved.get(name)!r} (now {value!r})"
+        for name, value in options.items()
+        if saved.get(name) != value and name != "out"  # the folder may have been moved
+    ]
     if changed:
         raise UserError(
             f"{path} holds a run with other options: {', '.join(changed)}. Give those, another "
@@ -512,7 +366,7 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
     changed = [what for what in {**saved, **content} if saved.get(what) != content.get(what)]
     if changed:
         raise UserError(
-            f"{path} holds a run on other content; what changed: {', '.join(changed)}. Bring that "
+            f"{path} holds a run on other content; what changed: {'; '.join(changed)}. Bring that "
             "back, give another --out, or --fresh to discard the run"
         )
 

@@ -4,7 +4,9 @@ of memory, several ranks, and the journal that a stopped run goes on from.
 
 import contextlib
 import hashlib
+import itertools
 import json
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -71,46 +73,59 @@ def continuous_batching(model, config, room):
     return sample
 
 
+class Job(NamedTuple):
+    """A batch to sample: what it is called in the journal, its seed, and its prompts' ids."""
+
+    key: str
+    seed: int
+    prompts: list
+
+
 def in_batches(run, model, prompts: list[list[int]], sample, seed: int, label: str) -> list:
     """sample(prompts of a batch, its seed) for all prompts, batched by length -> rows of ids.
 
-    Each row ends behind its first end token. Every rank takes each world-th batch. A batch that the
-    run's journal holds was paid for before the run was stopped. Where memory runs out, half as many
-    sequences are generated at once from then on. With a `label` there is a progress bar, and the
-    run can be stopped between two batches.
+    Each row ends behind its first end token. Every rank takes each world-th batch. With a `label`
+    there is a progress bar, and the run can be stopped between two batches.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     # continuous batching wants a queue to refill from
     size = (run.cfg.rollout_batch or 64) * (8 if continuous(model) else 1)
-    responses, folder, world = [[] for _ in prompts], run.folder, ranks.world()
-    quiet = not label or ranks.rank() > 0
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    jobs = []
+    for n, batch in enumerate(batches):
+        ids = [prompts[i] for i in batch]
+        key = key_of(label, seed, n * size, ids)
+        jobs.append(Job(key, derived_seed(seed, n * size), ids))
 
-    with tqdm(
-        total=len(prompts), desc=label, unit="rollout", disable=quiet, mininterval=1.0
-    ) as bar:
-        for first in range(0, len(order), size * world):
-            starts = range(first, min(first + size * world, len(order)), size)  # one for each rank
-            batches = [order[start : start + size] for start in starts]
-            texts = [[prompts[i] for i in batch] for batch in batches]
-            keys = [key_of(label, seed, start, text) for start, text in zip(starts, texts)]
-            found = [folder.recall(key) if folder else None for key in keys]
-            if not all(found):
-                mine = ranks.rank()
-                rows = []
-                if mine < len(starts):
-                    batch_seed = derived_seed(seed, starts[mine])
-                    rows = [with_room(run.room, model, sample, texts[mine], batch_seed)]
-                found = sum(ranks.gather([cut_behind_end(r, run.end_ids) for r in rows]), [])
-                for key, batch in zip(keys, found):
-                    if folder:
-                        folder.remember(key, batch)
-            for batch, rows in zip(batches, found):
+    responses, world = [[] for _ in prompts], ranks.world()
+    quiet = {"disable": not label or ranks.rank() > 0, "mininterval": 1.0}
+    with tqdm(total=len(prompts), desc=label, unit="rollout", **quiet) as bar:
+        for first in range(0, len(jobs), world):
+            found = recalled_or_sampled(run, model, sample, jobs[first : first + world])
+            for batch, rows in zip(batches[first : first + world], found):
                 for i, row in zip(batch, rows):
                     responses[i] = row
                 bar.update(len(batch))
-            if label and folder and folder.stopping():
+            if label and run.folder and run.folder.stopping():
                 raise KeyboardInterrupt
     return responses
+
+
+def recalled_or_sampled(run, model, sample, jobs: list[Job]) -> list:
+    """The rows of one job for each rank: from the journal of a run that was stopped after it had
+    paid for them, or sampled now."""
+    found = [run.folder.recall(job.key) if run.folder else None for job in jobs]
+    if all(found):
+        return found
+    mine = []
+    for job in jobs[ranks.rank() :][:1]:
+        rows = with_room(run.room, model, sample, job.prompts, job.seed)
+        mine.append(cut_behind_end(rows, run.end_ids))
+    found = list(itertools.chain(*ranks.gather(mine)))
+    if run.folder:
+        for job, rows in zip(jobs, found):
+            run.folder.remember(job.key, rows)
+    return found
 
 
 @contextlib.contextmanager

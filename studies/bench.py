@@ -419,7 +419,7 @@ def main(argv: list[str] | None = None) -> int:
         args = make_parser().parse_args(argv)
         result = COMMANDS[args.command](args)
         if args.json:
-            kit.run_folder.write_json(Path(args.json), result)
+            kit.files.write_json(Path(args.json), result)
         print(json.dumps(result))
 
     return exit_code("bench", work)

@@ -216,14 +216,14 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
     folder, options = Path(cfg.out), asdict(cfg)
     options = {name: value for name, value in options.items() if name not in ("fresh", "plan")}
     kit.run_folder.check_options(cfg.out, options, fresh=False)
-    ownership = kit.run_folder.Ownership(folder)
+    ownership = kit.ownership.Ownership(folder)
     if ownership.begun() and ownership.marker.get("finished"):
         return folder
 
     ownership.claim("log.txt")
     if not read_results(folder) and (base := base_from(siblings, cfg)):
         ownership.claim("results.json")
-        kit.run_folder.write_json(folder / "results.json", {"base": base})
+        kit.files.write_json(folder / "results.json", {"base": base})
 
     command, log = command_of(job.options), folder / "log.txt"
     with log.open("w") as f:
@@ -448,7 +448,7 @@ MARK = {"study": "compare"}  # the options in the marker of compare's own folder
 def own_folder(out: Path, *files: str) -> None:
     """Take the folder of a comparison, or go on in it. Raises UserError, before anything is
     written, where it is somebody else's."""
-    ownership = kit.run_folder.Ownership(out)
+    ownership = kit.ownership.Ownership(out)
     if ownership.marker["options"] not in ({}, MARK):
         raise UserError(f"--out {out} holds a run, not a comparison: give another --out")
     ownership.marker["options"] = MARK
@@ -471,7 +471,7 @@ def main(words: list[str]) -> int:
     about = {"table": cfg.table, "model": cfg.model, "task": config_of(jobs[0].options).task}
     rows = comparison_rows(jobs, done)
     result = {**about, "options": passed, "rows": rows, "failed": failed}
-    kit.run_folder.write_json(file, result)
+    kit.files.write_json(file, result)
     print(comparison_table(result))
     if methods:
         kit.figures.curve(out / "curve.png", result)

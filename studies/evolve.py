@@ -41,7 +41,7 @@ def main(words: list[str]) -> int:
     metrics, results = read_metrics(folder), read_results(folder)
     if not results:
         raise UserError(f"{folder} has no results.json yet: start its run again, and let it finish")
-    kit.run_folder.own(folder, "evolution.png")
+    kit.ownership.own(folder, "evolution.png")
     kit.figures.evolution_figure(folder / "evolution.png", results, metrics)
     print(evolution_table(results))
     return 0

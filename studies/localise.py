@@ -8,7 +8,8 @@ which is phase 2's teacher: RUN/srt, or the base where the run has no phase 1. A
 log student(y_t | x, y_<t) - log reviser(y_t | x, y, P_r, y_<t): positive where the reviser, who has
 read the whole answer and its verdict, finds the token less likely than the generator did.
 
-Writes RUN/localise.json, RUN/localise.png and RUN/localise.html (every token, coloured).
+Writes RUN/localise.json, RUN/localise.png, RUN/localise.html (every token, coloured) and
+RUN/localise.svg (the first wrong answer of the model that phase 2 starts from).
 """
 
 import math
@@ -29,7 +30,7 @@ from studies.statistics import buckets, first_difference, top_share
 
 KINDS = {"wrong": 0.0, "right": 1.0}  # of answers: their rewards
 PARTS = 20  # of an answer's tokens, sorted by reward
-FILES = ("localise.json", "localise.png", "localise.html")
+FILES = ("localise.json", "localise.png", "localise.html", "localise.svg")
 SHOWN = {"run", "answers", "students", "shown", "device", "dtype", "unsafe_exec"}
 
 
@@ -158,10 +159,10 @@ def students_of(folder: Path, cfg: LocaliseConfig) -> dict[str, str]:
 
 
 def localise(folder: Path, cfg: LocaliseConfig) -> dict:
-    """Sample answers, score their tokens, write localise.json, .png and .html into the run's
+    """Sample answers, score their tokens, write localise.json, .png, .html and .svg into the run's
     folder; returns what the json holds."""
     students = students_of(folder, cfg)
-    kit.run_folder.own(folder, *FILES)
+    kit.ownership.own(folder, *FILES)
     path = folder / "srt" if (folder / "srt" / "config.json").is_file() else cfg.model
     cfg = replace(cfg, model=str(path))
     questions = kit.questions.load_questions(cfg)
@@ -179,14 +180,31 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
             for kind in KINDS:
                 page[f"{kind} answers of {name}"] = of_kind(samples, kind)[: cfg.shown]
 
-    kit.run_folder.write_json(folder / "localise.json", result)
+    kit.files.write_json(folder / "localise.json", result)
     kit.figures.localisation_figure(folder / "localise.png", result["students"])
     title = f"Where the reviser disagrees: {folder.name}"
     text = kit.token_page.token_page(title, page)
     file = folder / "localise.html"
-    kit.run_folder.replace_file(file, lambda p: p.write_text(text, encoding="utf-8"))
+    kit.files.replace_file(file, lambda p: p.write_text(text, encoding="utf-8"))
     print(f"page: {file}")
+    if wrong := page.get("wrong answers of srt") or page.get("wrong answers of base"):
+        picture = picture_of(wrong[0])
+        kit.files.replace_file(folder / "localise.svg", lambda p: p.write_text(picture))
     return result
+
+
+def picture_of(sample: dict) -> str:
+    """A wrong answer as a picture, with a line about the colours."""
+    peak = max(sample["token_reward"])
+    caption = [
+        "Orange: less likely to the reviser, who has read all of it and its verdict, than to the",
+        f"generator that wrote it. Frame: where that differs most, by {peak:.1f} nats.",
+    ]
+    if "first_wrong" in sample:
+        caption.append("Line: the first wrong token.")
+    right = sample["question"]["answer"]
+    title = "A wrong answer" + f" (right: {right})" * isinstance(right, str)
+    return kit.token_picture.token_picture(sample, title, caption)
 
 
 def localisation_report(result: dict) -> str:

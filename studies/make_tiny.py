@@ -26,10 +26,10 @@ import torch.nn.functional as F
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from kit.files import save_checkpoint
 from kit.losses import TokenLoss, head_of
 from kit.presets import ALIASES
 from kit.questions import arith_questions, column_addition
-from kit.run_folder import save_checkpoint
 from sdzero import Config, Phrases, chat_ids, control_phrases, phrase_ids, update
 
 TEMPLATE = (

@@ -36,7 +36,7 @@ def is_run(folder: Path) -> bool:
 def read_options(folder: Path) -> dict:
     """The options of the run in `folder`; empty where it is not a run's."""
     file = folder / "config.json"
-    saved = kit.run_folder.read_json(file) if file.is_file() else {}
+    saved = kit.files.read_json(file) if file.is_file() else {}
     # a model's folder has a config.json too, of another kind
     return saved if isinstance(saved, dict) and "srt_questions" in saved else {}
 
@@ -54,7 +54,7 @@ def measuring_options(saved: dict) -> dict:
 
 def read_results(folder: Path) -> dict:
     """{stage: what was measured behind it}; empty where nothing was yet."""
-    return kit.run_folder.read_results(folder)
+    return kit.files.read_results(folder)
 
 
 def read_metrics(folder: Path) -> list[dict]:

@@ -75,7 +75,7 @@ def checkpoint(tmp_path_factory, tokenizer):
     """The random model as a checkpoint folder."""
     from toys import random_model
 
-    from kit.run_folder import save_checkpoint
+    from kit.files import save_checkpoint
 
     folder = tmp_path_factory.mktemp("models") / "random"
     save_checkpoint(tokenizer, random_model(), folder)

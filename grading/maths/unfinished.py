@@ -1,0 +1,56 @@
+"""What a finished answer does not hold: work left to do, huge numbers, odd commands.
+
+An answer to "what is 2 + 3?" is 5 and not 2 + 3. Whatever stands in UNFINISHED may stand in an
+answer only if the gold answer has it too: otherwise it is the question, or a step on the way.
+"""
+
+import re
+
+UNFINISHED = {
+    "sum": re.compile(r"(?<=[\w)}\]!#]) ?[+-](?! ?\\infty)"),
+    "product": re.compile(
+        r"(?<=[\d})!]) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)"
+        r"|# ?(?:\\cdot|\\times|\*)? ?#"
+        r"|\) ?\("
+        r"|\d ?\("
+    ),
+    "division": re.compile(r"\\div(?![A-Za-z])"),
+    "tower": re.compile(r"\^ ?(?:\{[^{}]*|[\d.]+ ?|\([\d.]+\) ?)\^"),
+    "function": re.compile(
+        r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg"
+        r"|operatorname|bmod|pmod|mod)(?![A-Za-z])"
+    ),
+    "logarithm": re.compile(r"\\(?:ln|log|lg)(?![A-Za-z])"),
+    "sum sign": re.compile(r"\\(?:sum|prod|int|iint|oint|lim|sup|inf)(?![A-Za-z])"),
+    "factorial": re.compile(r"!|\\(?:binom|choose)(?![A-Za-z])"),
+    "rounding": re.compile(r"\\(?:lfloor|lceil|rfloor|rceil)(?![A-Za-z])|\||\\mid"),
+}
+
+# Numbers that no one has worked out: exponents of six digits, towers of numbers, factorials of
+# factorials or of large numbers. Evaluating one may take all time and memory there is.
+HUGE = re.compile(
+    r"\^ ?[{(]* ?-?\d{6}"
+    r"|\^ ?(?:\d+|\{ ?\d+ ?\}|\( ?\d+ ?\)|[{(]+ ?\d+ ?\)?) ?\^ ?[{(]* ?\d"
+    r"|\d{5} ?[)}]* ?!"
+    r"|! ?\)? ?!"
+    r"|\\binom ?\{ ?\d{5}"
+    r"|\^ ?[{(]+[^a-z]*\d\^[^a-z]*\^"
+)
+
+# A root of a number, as \sqrt or as a power with a broken exponent
+ROOT = re.compile(
+    r"\\sqrt ?(?:\[\d\])? ?\{[^{}]*\}"
+    r"|\(?\d+\)? ?\^ ?\{? ?(?:\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+|0?\.\d+) ?\}?"
+)
+
+# Commands that no honest answer needs: they hide or strike out text, or do things
+UNTYPICAL = re.compile(
+    r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let"
+    r"|newcommand|href|tag|label|verb|begin|end)(?![A-Za-z])"
+)
+
+
+def bare(text):
+    """Without commands, text and the constants e and i: what letters remain are variables."""
+    text = re.sub(r"\\text\{[^{}]*\}|\\[A-Za-z]+", " ", text)
+    return re.sub(r"(?<![A-Za-z])[eEi](?![A-Za-z])|(?<=\d)[eE](?=[+-]?\d)", " ", text)

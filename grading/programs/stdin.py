@@ -1,0 +1,76 @@
+"""Judges programs that read standard input and print: one run per test."""
+
+import os
+import select
+
+from grading.bounds import MAX_OUTPUT
+from grading.candidate import RUN_STDIN
+from grading.programs.process import Clock, kill, too_large
+
+
+def judge_stdin(box, program, tests):
+    """Run the program once per test. (right, why, whether time ran out)."""
+    for number, (given, expected) in enumerate(tests["cases"], 1):
+        expected = _lines(expected)
+        printed, status, cpu, resident, late = _run_once(
+            box, program, given.encode("utf-8", "replace"), 2 * len(expected) + MAX_OUTPUT, tests
+        )
+        where = f"test {number} of {len(tests['cases'])}: "
+        if late or cpu > tests["seconds"]:
+            return False, where + f"time limit ({tests['seconds']} CPU seconds)", True
+        if printed is None:
+            return False, where + "too much output", False
+        if too_large(resident, tests):
+            return False, where + f"memory limit ({tests['memory']} MiB)", False
+        if status != 0:
+            how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
+            return False, where + how, False
+        printed = _lines(printed.decode("utf-8", "replace"))
+        if printed != expected:
+            return False, where + f"printed {printed[:60]!r}, expected {expected[:60]!r}", False
+    return True, f"passed {len(tests['cases'])} tests", False
+
+
+def _lines(text):
+    """Output as it is compared: without blanks at the ends of lines, or blank lines at the end."""
+    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n")).rstrip("\n")
+
+
+def _run_once(box, program, given, most, tests):
+    """Run the program once.
+
+    Returns (output or None if it was too much, exit status, CPU seconds, MiB resident, whether it
+    ran past the wall clock).
+    """
+    clock = Clock(2 * tests["seconds"] + 2)
+    pid, back = box.start(RUN_STDIN, program, tests["seconds"], tests["memory"], given)
+    printed, late, ended = bytearray(), False, False
+    poll = select.poll()
+    poll.register(back, select.POLLIN)
+    try:
+        while True:
+            if not clock.poll(poll):
+                late = True
+                break
+            got = os.read(back, 1 << 16)
+            if not got:
+                break
+            printed += got
+            if len(printed) > most:
+                printed = None
+                break
+        pause = 0.0005
+        while printed is not None and not late:
+            # Standard output is closed. The process usually ends at once; one that lingers has
+            # until its time is up.
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                ended = True
+                break
+            late = not clock.sleep(pause)
+            pause = min(2 * pause, 0.02)
+    finally:
+        status, cpu, resident = kill(pid, box)
+        os.close(back)
+    if printed is None:
+        return None, status, cpu, resident, late
+    return bytes(printed), status, cpu, resident, late or not ended

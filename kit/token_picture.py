@@ -1,0 +1,68 @@
+"""One answer as a picture (SVG): each token coloured by how much the reviser disagrees."""
+
+import html
+
+WIDTH, SIZE, STEP = 84, 16, 9.6  # characters of a line; font size and advance, in pixels
+LINE, MARGIN = 34, 14
+
+
+def placed_tokens(tokens: list[str]) -> list[tuple[int, int, str]]:
+    """(line, column, text) of each token, wrapped at WIDTH; one with a line break ends a line."""
+    places, line, column = [], 0, 0
+    for token in tokens:
+        text = token.replace("\n", " ")
+        if column and column + len(text) > WIDTH:
+            line, column = line + 1, 0
+        places.append((line, column, text))
+        column += len(text)
+        if "\n" in token:
+            line, column = line + 1, 0
+    return places
+
+
+def colour_of(reward: float, full: float) -> str:
+    """Orange where the reviser finds the token less likely than the student, blue where more."""
+    rgb = "214,69,0" if reward > 0 else "0,110,200"
+    return f"rgba({rgb},{min(1.0, abs(reward) / full) * 0.85:.2f})"
+
+
+def token_picture(sample: dict, title: str, caption: list[str]) -> str:
+    """SVG of an answer with tokens, token_reward (log student - log reviser), perhaps first_wrong.
+
+    The token with the highest reward has a frame, the first wrong one is underlined.
+    """
+    rewards, places = sample["token_reward"], placed_tokens(sample["tokens"])
+    full = max(map(abs, rewards)) or 1.0
+    peak = rewards.index(max(rewards))
+    lines = 1 + places[-1][0]
+    below = MARGIN + LINE * (lines + 1) + 20
+    height = below + 20 * len(caption)
+    width = int(2 * MARGIN + WIDTH * STEP)
+    shapes = [text_at(MARGIN, MARGIN + 18, title, "bold")]
+    for t, (line, column, text) in enumerate(places):
+        x, y = MARGIN + column * STEP, MARGIN + LINE * (line + 1)
+        box = f'x="{x:.1f}" y="{y}" width="{len(text) * STEP:.1f}" height="24" rx="2"'
+        edge = ' stroke="#111" stroke-width="2"' if t == peak else ""
+        tip = f"<title>{rewards[t]:+.2f} nats</title>"
+        shapes.append(f'<rect {box} fill="{colour_of(rewards[t], full)}"{edge}>{tip}</rect>')
+        shapes.append(text_at(x, y + 17, text))
+        if t == sample.get("first_wrong"):
+            under = f'x1="{x:.1f}" x2="{x + len(text) * STEP:.1f}" y1="{y + 28}" y2="{y + 28}"'
+            shapes.append(f'<line {under} stroke="#111" stroke-width="2"/>')
+    for n, text in enumerate(caption):
+        shapes.append(text_at(MARGIN, below + 20 * n, text, size=14))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}"><rect width="100%" height="100%" fill="#fff"/>\n'
+        + "\n".join(shapes)
+        + "\n</svg>\n"
+    )
+
+
+def text_at(x: float, y: float, text: str, weight: str = "normal", size: int = SIZE) -> str:
+    style = f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="{size}"'
+    fit = f'textLength="{len(text) * STEP * size / SIZE:.1f}"' if text.strip() else ""
+    return (
+        f'<text x="{x:.1f}" y="{y}" {style} font-weight="{weight}" fill="#111" {fit} '
+        f'xml:space="preserve">{html.escape(text)}</text>'
+    )

@@ -1,0 +1,153 @@
+"""bfloat16 weights that lose nothing, and the optimiser that learns with them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from toys import random_model, relative, small, train
+from transformers import AutoModelForCausalLM
+
+import kit
+import sdzero
+from kit.low_bits import SplitAdamW, adamw, copy_weights, exact, put_weights, split_weights
+from sdzero import Config
+
+
+def one_weight(values):
+    module = torch.nn.Module()
+    module.w = torch.nn.Parameter(values.clone())
+    module.config = SimpleNamespace()
+    return module
+
+
+def test_split_weights_lose_nothing():
+    torch.manual_seed(0)
+    anything = torch.randint(-(2**31), 2**31 - 1, (200_000,), dtype=torch.int64)
+    # zeros, denormals, the largest
+    edges = [0, -(2**31), 1, 0x007FFFFF, 0x00800000, 0x7F7FFFFF, 0x7F7F8000 - 1, -0x7FFFFFFF]
+    grid = torch.arange(0x3F7F0000, 0x3F810000, 0x4000)  # 0x...8000 lies half-way between two
+    bits = torch.cat([anything, torch.tensor(edges), grid]).to(torch.int32)
+    w = bits.view(torch.float32)
+    w = torch.cat([w[w.isfinite()], torch.randn(1000), -torch.randn(1000) * 1e-3])
+    module = one_weight(w)
+    split_weights(module)
+    assert module.w.dtype == torch.bfloat16 and module.w.low_bits.element_size() == 2
+    assert torch.equal(exact(module.w).view(torch.int32), w.view(torch.int32))
+    close = w.abs() < 1e38
+    error = (module.w.detach().float() - w)[close].abs()
+    assert (error <= w[close].abs() * 2**-7 + 1e-40).all()  # to one of two neighbours
+
+
+@pytest.mark.parametrize("start", ["on the grid", "half-way", "anywhere"])
+def test_rounded_weights_follow_small_steps_on_average(start):
+    """Wherever weights start between two bfloat16, one step of 5e-6 moves the rounded ones by 5e-6
+    on average."""
+    torch.manual_seed(0)
+    w = 0.5 + torch.rand(400_000) / 2  # two neighbouring bfloat16 are 2**-8 apart here
+    if start != "anywhere":
+        bits = w.view(torch.int32).bitwise_and(-(2**16))
+        w = bits.bitwise_or(0x8000 if start == "half-way" else 0).view(torch.float32)
+    module = one_weight(w)
+    split_weights(module)
+    before = module.w.detach().float()
+    module.w.grad = -torch.ones_like(module.w)
+    adamw(module, 5e-6, 0.0, Config()).step()
+    moved = module.w.detach().float() - before
+    assert moved.mean() == pytest.approx(5e-6, rel=0.25)
+    assert 0 < (moved != 0).float().mean() < 0.01
+
+
+def test_small_steps_count_in_bfloat16():
+    """30 steps at 5e-6: on split weights they add up as in fp32; in plain bfloat16 most weights
+    never move."""
+    torch.manual_seed(0)
+    start = 0.02 * torch.randn(5000)
+    split, full, plain = map(one_weight, (start, start, start.to(torch.bfloat16)))
+    split_weights(split)
+    how = dict(lr=5e-6, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizers = [
+        adamw(split, 5e-6, 0.01, Config()),
+        adamw(full, 5e-6, 0.01, Config()),
+        torch.optim.AdamW(plain.parameters(), **how),
+    ]
+    assert isinstance(optimizers[0], SplitAdamW) and type(optimizers[1]) is torch.optim.AdamW
+    drift = torch.randn(5000)
+    for _ in range(30):
+        gradient = (drift + torch.randn(5000)).to(torch.bfloat16)
+        for module, optimizer in zip((split, full, plain), optimizers):
+            module.w.grad = gradient.to(module.w.dtype)
+            optimizer.step()
+    moved = full.w.detach() - start
+    assert torch.allclose(exact(split.w), full.w.detach(), rtol=0, atol=1e-7)
+    assert relative(exact(split.w) - start, moved) < 1e-3
+    assert (plain.w.detach() != start.to(torch.bfloat16)).float().mean() < 0.3
+
+
+def walk(cfg, dtype, steps=40):
+    """Weights after noisy steps of 1e-3, as fp32."""
+    torch.manual_seed(0)
+    module = one_weight(0.02 * torch.randn(30, 100))
+    drift = torch.randn(30, 100)
+    if dtype == torch.bfloat16:
+        split_weights(module)
+    optimizer = adamw(module, 1e-3, 0.01, cfg)
+    for _ in range(steps):
+        module.w.grad = (drift + torch.randn(30, 100)).to(dtype)
+        optimizer.step()
+    return exact(module.w)
+
+
+def test_bfloat16_moments_and_offload_walk_the_same_way():
+    start, full = walk(Config(), torch.float32, 0), walk(Config(), torch.float32)
+    rough = Config(moments="bfloat16")
+    assert relative(walk(Config(offload=True), torch.float32) - start, full - start) < 1e-4
+    assert relative(walk(rough, torch.float32) - start, full - start) < 0.01
+    split = walk(Config(), torch.bfloat16)
+    assert torch.equal(split, walk(Config(offload=True), torch.bfloat16))
+    assert relative(walk(rough, torch.bfloat16) - start, split - start) < 0.01
+
+
+@pytest.mark.parametrize("low_precision", [False, True])
+def test_weights_are_put_back_exactly(low_precision):
+    """What iterated RFT starts each round from."""
+    model = random_model()
+    if low_precision:
+        split_weights(model)
+    before, saved = [exact(p).clone() for p in model.parameters()], copy_weights(model)
+    for _ in range(2):
+        optimizer = adamw(model, 1e-2, 0.0, small())
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        sdzero.update(model, optimizer, 1e-2, 1.0)
+        assert not any(torch.equal(exact(p), w) for p, w in zip(model.parameters(), before))
+        put_weights(model, saved)
+        assert all(torch.equal(exact(p), w) for p, w in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(dtype="bfloat16"),
+        dict(gradient_checkpointing=True),
+        dict(dtype="bfloat16", gradient_checkpointing=True, sync_every=2),
+        dict(dtype="bfloat16", moments="bfloat16", offload=True),
+    ],
+    ids=["bf16", "checkpointing", "both", "moments"],
+)
+def test_precision_and_memory_options_run_both_phases(tmp_path, checkpoint, coin, changes):
+    before = AutoModelForCausalLM.from_pretrained(checkpoint)
+    results = train(small(checkpoint, out=str(tmp_path / "run"), **changes))
+    assert set(results) == {"base", "srt", "sdzero"}
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "sdzero")
+    assert after.dtype == (torch.bfloat16 if "dtype" in changes else torch.float32)
+    pairs = list(zip(after.parameters(), before.parameters()))
+    assert all(a.isfinite().all() for a, _ in pairs)
+    assert any(not torch.equal(a.float(), b) for a, b in pairs)
+
+
+def test_the_thresholds_are_the_same_in_every_process():
+    """Student and teacher, and all ranks, round alike."""
+    values = kit.low_bits.thresholds(torch.device("cpu"))
+    assert values.min() >= 1 and values.max() <= 65535
+    again = kit.low_bits.thresholds.__wrapped__(torch.device("cpu"))
+    assert torch.equal(values, again)
