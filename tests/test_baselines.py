@@ -242,7 +242,7 @@ def test_the_control_trains_on_verified_revisions_as_answers(baseline_run, monke
     ]
     cfg = small_baseline(method="rft", on_revisions=True)
     run, trained = baseline_run(cfg, [addition(1, 2)]), []
-    monkeypatch.setattr(baselines, "revisions", lambda run, model: records)
+    monkeypatch.setattr(baselines, "srt_records", lambda run, model: records)
     monkeypatch.setattr(baselines, "fine_tune", lambda *args: trained.append(args))
     baselines.rft_on_revisions(run, random_model())
     ((_, _, rows, phase, how),) = trained
