@@ -32,7 +32,6 @@ Words, one for one thing:
              revisions.jsonl
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
-  policy     pi, the model; in phase 2 the student (trained) and the teacher (frozen)
 """
 
 import copy
@@ -90,9 +89,7 @@ class Config:
     eval_questions: int = option(500, "of the validation set, and of the test set", least=1)
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
-    temperature: float = option(
-        0.7, "of all rollouts (the KL is always at temperature 1)", above=0, heading="sampling"
-    )
+    temperature: float = option(0.7, "of rollouts; the KL's is 1", above=0, heading="sampling")
     max_tokens: int = option(
         4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
     )
