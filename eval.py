@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 import kit
+import sdzero
 from kit.errors import UserError, exit_code
 from kit.options import option, parse_options
 from kit.tables import percent, table
-from sdzero import Config, evaluate, make_config, make_grader, prepare
 from studies import compare, evolve, localise
 from studies.runs import MEASURING, is_run, measuring_options, read_options, read_results
 from studies.statistics import mean_cell, over_runs, paired_test, pass_at_k
@@ -39,7 +39,7 @@ ACCURACIES = ("accuracy", "accuracy_greedy")
 
 
 @dataclass
-class EvalConfig(Config):
+class EvalConfig(sdzero.Config):
     checkpoints: list = option(
         (),
         "hub id, checkpoint folder, .gguf file or 'tiny', the first being what the others are "
@@ -78,12 +78,12 @@ def evaluate_checkpoints(cfg: EvalConfig) -> dict:
     """Ask every checkpoint the same questions; returns what --json writes."""
     questions, k = kit.questions.load_questions(cfg), cfg.eval_samples
     asked, results = questions[cfg.eval_split], {}
-    with make_grader(cfg) as grader:
+    with sdzero.make_grader(cfg) as grader:
         for checkpoint in cfg.checkpoints:
             own = replace(cfg, model=checkpoint)
             tokenizer = kit.loading.load_tokenizer(own)
-            run, model = prepare(own, tokenizer, grader, questions)
-            result = evaluate(run, model, asked, checkpoint, revise=cfg.revise)
+            run, model = sdzero.prepare(own, tokenizer, grader, questions)
+            result = sdzero.evaluate(run, model, asked, checkpoint, revise=cfg.revise)
             ks = [j for j in range(1, k + 1) if j & (j - 1) == 0 or j == k]  # 1, 2, 4, ... and k
             result["pass_at_k"] = {str(j): pass_at_k(result["scores"], j) for j in ks}
             results[checkpoint] = result
@@ -167,14 +167,19 @@ def mean_of_runs(folders: list[str]) -> dict:
     for stage in runs[0]:
         if all(stage in results for results in runs):
             measured = [results[stage] for results in runs]
-            summary[stage] = over_runs([{key: r.get(key) for key in names} for r in measured])
+            summary[stage] = over_runs([picked(result, names) for result in measured])
     return summary
+
+
+def picked(result: dict, names: list[str]) -> dict:
+    """Some of a result; None for what it lacks."""
+    return {name: result.get(name) for name in names}
 
 
 def runs_table(summary: dict, n: int) -> str:
     """Means over runs with 95 % t-intervals (of one run: Wilson's, over questions)."""
     accuracies = ["sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %"]
-    rows = [[f"mean of {n} runs", *accuracies, "correction rate %"]]
+    rows = [[f"mean of {n} runs" if n > 1 else "1 run", *accuracies, "correction rate %"]]
     for stage, values in summary.items():
         scales = [1 if key == "mean_tokens" else 100 for key in values]
         rows.append([stage, *map(mean_cell, values.values(), scales)])
@@ -212,7 +217,7 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
         print(runs_table(out, len(names)))
     else:
         given = {"model": names[0], **options_of_their_run(names), **given}
-        cfg = make_config(EvalConfig, **given)
+        cfg = sdzero.make_config(EvalConfig, **given)
         out = evaluate_checkpoints(cfg)
         print(checkpoints_report(out, cfg.revise))
     if given.get("json"):

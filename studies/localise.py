@@ -19,24 +19,12 @@ from pathlib import Path
 import numpy as np
 
 import kit
+import sdzero
 from kit.errors import UserError
 from kit.late import torch
 from kit.options import option, parse_options
 from kit.seeds import derived_seed
 from kit.tables import mean, rate, table
-from sdzero import (
-    Config,
-    chat_ids,
-    distillation_loss,
-    make_config,
-    make_grader,
-    nll_loss,
-    prepare,
-    response_hidden,
-    reviser_ids,
-    rollouts,
-    targets_of,
-)
 from studies.runs import measuring_options, only_run_of, read_options, read_results
 from studies.statistics import buckets, first_difference, top_share
 
@@ -47,7 +35,7 @@ SHOWN = {"run", "answers", "students", "shown", "device", "dtype", "unsafe_exec"
 
 
 @dataclass
-class LocaliseConfig(Config):
+class LocaliseConfig(sdzero.Config):
     run: list = option((), "run folder of sdzero.py or baselines.py")
     answers: int = option(
         200, "sampled answers, to as many test questions", least=1, heading="localise"
@@ -64,11 +52,11 @@ class LocaliseConfig(Config):
 def scored_answers(run, student, reviser, questions: list[dict]) -> list[dict]:
     """Sampled answers of the student with every token's reward and, on the embedded task, the place
     of the first wrong token."""
-    contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
+    contexts = [sdzero.chat_ids(run.tokenizer, q["prompt"]) for q in questions]
     seed = derived_seed("localise", run.cfg.seed)
-    samples = rollouts(run, student, questions, contexts, seed, "answers")
+    samples = sdzero.rollouts(run, student, questions, contexts, seed, "answers")
     for s in samples:
-        s["teacher_context"] = reviser_ids(run, s["context"], s["ids"], s["reward"])
+        s["teacher_context"] = sdzero.reviser_ids(run, s["context"], s["ids"], s["reward"])
         s["tokens"] = [run.tokenizer.decode([t]) for t in s["ids"]]
         if run.cfg.task == "arith" and not s["reward"]:  # the right transcript is known
             text = s["question"]["demonstration"]
@@ -87,14 +75,15 @@ def add_token_rewards(run, student, reviser, samples: list[dict]) -> None:
         batch = [samples[i] for i in rows]
         responses = [s["ids"] for s in batch]
         with torch.no_grad():
-            hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
+            contexts = [s["context"] for s in batch]
+            hidden = sdzero.response_hidden(student, contexts, responses)  # (N, H)
             contexts = [s["teacher_context"] for s in batch]
-            reviser_hidden = response_hidden(reviser, contexts, responses)  # (N, H)
+            reviser_hidden = sdzero.response_hidden(reviser, contexts, responses)  # (N, H)
 
-            targets = targets_of(student, responses)  # (N,)
-            nll_of_student = nll_loss(student, hidden, targets)[1]  # (N,)
-            reward = nll_loss(reviser, reviser_hidden, targets)[1] - nll_of_student  # (N,)
-            kl = distillation_loss(student, hidden, reviser, reviser_hidden, cfg)[1]  # (N,)
+            targets = sdzero.targets_of(student, responses)  # (N,)
+            nll_of_student = sdzero.nll_loss(student, hidden, targets)[1]  # (N,)
+            reward = sdzero.nll_loss(reviser, reviser_hidden, targets)[1] - nll_of_student  # (N,)
+            kl = sdzero.distillation_loss(student, hidden, reviser, reviser_hidden, cfg)[1]  # (N,)
 
         sizes = [len(y) for y in responses]
         for s, of_reward, of_kl in zip(batch, reward.split(sizes), kl.split(sizes)):
@@ -155,7 +144,7 @@ def config_of(folder: Path, given: dict) -> LocaliseConfig:
     saved = read_options(folder)
     names = ("model", "device", "dtype", "micro_tokens", "divergence")
     of_run = {name: saved[name] for name in names if name in saved}
-    return make_config(LocaliseConfig, **{**measuring_options(saved), **of_run, **given})
+    return sdzero.make_config(LocaliseConfig, **{**measuring_options(saved), **of_run, **given})
 
 
 def students_of(folder: Path, cfg: LocaliseConfig) -> dict[str, str]:
@@ -180,9 +169,9 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
     asked = questions[cfg.eval_split][: cfg.answers]
     result, page = {"reviser": cfg.model, "students": {}}, {}
 
-    with make_grader(cfg) as grader:
+    with sdzero.make_grader(cfg) as grader:
         tokenizer = kit.loading.load_tokenizer(cfg)
-        run, reviser = prepare(cfg, tokenizer, grader, questions)
+        run, reviser = sdzero.prepare(cfg, tokenizer, grader, questions)
         reviser.requires_grad_(False)
         for name, checkpoint in students.items():
             student = kit.loading.load_model(replace(cfg, model=checkpoint)).requires_grad_(False)
