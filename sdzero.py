@@ -601,7 +601,8 @@ def backward_nll(run: Run, model, rows: list[Row], normaliser: int) -> float:
         responses = [row.ids[row.starts[0] :] for row in batch]
         weights = []  # of each token: the targets that it is in
         for row in batch:
-            weights += [sum(s <= t for s in row.starts) for t in range(row.starts[0], len(row.ids))]
+            for t in range(row.starts[0], len(row.ids)):
+                weights.append(sum(start <= t for start in row.starts))
         weights = torch.tensor(weights, device=model.device)  # (N,)
         hidden = response_hidden(model, contexts, responses)  # (N, H)
         return nll_loss(model, hidden, targets_of(model, responses), weights)[0] / normaliser
