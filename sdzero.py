@@ -602,7 +602,8 @@ def backward_nll(run: Run, model, rows: list[Row], normaliser: int) -> float:
         responses = [row.ids[row.starts[0] :] for row in in_pass]  # what is
         weights = []  # of each token: how many targets contain it
         for row in in_pass:
-            weights += [sum(s <= t for s in row.starts) for t in range(row.starts[0], len(row.ids))]
+            for t in range(row.starts[0], len(row.ids)):
+                weights.append(sum(start <= t for start in row.starts))
         weights = torch.tensor(weights, device=model.device)  # (N,)
         hidden = response_hidden(model, contexts, responses)  # (N, H)
         return nll_loss(model, hidden, targets_of(model, responses), weights)[0] / normaliser
@@ -926,9 +927,8 @@ def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
     answers would be trained on other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
     run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)
-    prompt = chat_ids(tokenizer, any_question(run)["prompt"])
-    response = prompt  # any ids will do
-    prompts = [prompt, *(reviser_ids(run, prompt, response, reward) for reward in (0.0, 1.0))]
+    prompt = chat_ids(tokenizer, any_question(run)["prompt"])  # serves as a response too
+    prompts = [prompt, reviser_ids(run, prompt, prompt, 0.0), reviser_ids(run, prompt, prompt, 1.0)]
     return {
         "the questions": kit.loading.digest(questions),
         "the chat template": kit.loading.digest(tokenizer.chat_template),
