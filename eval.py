@@ -167,14 +167,19 @@ def mean_of_runs(folders: list[str]) -> dict:
     for stage in runs[0]:
         if all(stage in results for results in runs):
             measured = [results[stage] for results in runs]
-            summary[stage] = over_runs([{key: r.get(key) for key in names} for r in measured])
+            summary[stage] = over_runs([picked(result, names) for result in measured])
     return summary
+
+
+def picked(result: dict, names: list[str]) -> dict:
+    """Some of a result; None for what it lacks."""
+    return {name: result.get(name) for name in names}
 
 
 def runs_table(summary: dict, n: int) -> str:
     """Means over runs with 95 % t-intervals (of one run: Wilson's, over questions)."""
     accuracies = ["sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %"]
-    rows = [[f"mean of {n} runs", *accuracies, "correction rate %"]]
+    rows = [[f"mean of {n} runs" if n > 1 else "1 run", *accuracies, "correction rate %"]]
     for stage, values in summary.items():
         scales = [1 if key == "mean_tokens" else 100 for key in values]
         rows.append([stage, *map(mean_cell, values.values(), scales)])

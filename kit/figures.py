@@ -160,7 +160,8 @@ def evolution_figure(path: Path, results: dict[str, dict], metrics: list[dict]) 
     draw_course(axes[1], steps, "length", "tokens of a rollout")
     draw_course(axes[2], steps, "revision_words", "revision words of a rollout")
     draw_course(axes[3], steps, "kl", "KL of a rollout, nats")
-    axes[0].legend(fontsize=8)
+    if steps:
+        axes[0].legend(fontsize=8)
     draw_rounds(axes[4], results)
     save(plt, fig, path)
 

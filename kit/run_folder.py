@@ -352,6 +352,8 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
     """Raise UserError, naming each difference, where the marker is of a run with other options, or
     on other content: its old answers would be trained on new questions."""
     saved = marker["options"]
+    if not set(saved) & set(options):
+        raise UserError(f"{path} does not hold a run, but what a study wrote: give another --out")
     changed = [
         f"{name} {saved.get(name)!r} (now {value!r})"
         for name, value in options.items()

@@ -65,8 +65,8 @@ def in_fresh_process(*words) -> dict:
     return json.loads(ended.stdout.strip().splitlines()[-1])
 
 
-def median(values) -> float:
-    return float(np.median(list(values)))
+def median_of(runs: list[dict], key: str) -> float:
+    return float(np.median([run[key] for run in runs]))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def kl(args) -> dict:
         errors = [relative_error(folder, name) for name in "hw"]
 
     def ratio(key):
-        plain, chunked = (median(r[key] for r in runs[which]) for which in ("plain", "chunked"))
+        plain, chunked = (median_of(runs[which], key) for which in ("plain", "chunked"))
         return chunked / plain
 
     losses = [runs[which][0]["loss"] for which in ("plain", "chunked")]
@@ -222,7 +222,7 @@ def step(args) -> dict:
     largest = largest_pass(samples, cfg.micro_tokens)
     planned = planned_bytes(student.config, replace(cfg, micro_tokens=largest))
     return {
-        "tokens_per_second": sum(responses) / median(seconds[1:] or seconds),
+        "tokens_per_second": sum(responses) / float(np.median(seconds[1:] or seconds)),
         "peak_mb": resident("VmHWM") / 1e6,
         "precision": f"{PRECISIONS[args.dtype]}; {args.moments} moments",
         "micro_tokens": cfg.micro_tokens,
@@ -285,12 +285,15 @@ def linear_once(args) -> dict:
 
 def linear(args) -> dict:
     """Seconds and memory per response token at 1, 2, 4 and 8 times the batch and the length."""
-    growth, lines = [], [["rows", "tokens each", "s per 1000 tokens", "extra MB", "kB per token"]]
+    growth, lines = (
+        [],
+        [["rows", "tokens each", "s per 1000 tokens", "extra peak MB", "kB per token"]],
+    )
     sizes = [(4 * k, 128) for k in (1, 2, 4, 8)] + [(4, 128 * k) for k in (2, 4, 8)]
     for rows, tokens in sizes:
         words = ["linear-once", "--rows", rows, "--tokens", tokens]
         runs = [in_fresh_process(*words) for _ in range(args.repeats)]
-        seconds, extra = (median(r[key] for r in runs) for key in ("seconds", "extra_mb"))
+        seconds, extra = (median_of(runs, key) for key in ("seconds", "extra_mb"))
         each = seconds / (rows * tokens)
         growth.append(
             {"rows": rows, "tokens": tokens, "seconds_per_token": each, "extra_mb": extra}

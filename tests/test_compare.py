@@ -49,9 +49,11 @@ def results_of(out, name="results.json"):
 def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, started):
     out = tmp_path / "compare"
     words = ["--seeds", "2", "--budgets", "24,48", "--rows", f"SD-Zero,{SFT},GRPO"]
+    words += ["--srt-epochs", "2"]
     assert compared(out, *words) == 0
     result, printed = results_of(out), capsys.readouterr().out
     assert len(started) == 12 and not result["failed"]
+    assert f"lacks it: --srt-epochs for {SFT}, GRPO\n" in printed
     rows = {(r["method"], r["budget"]): r for r in result["rows"]}
     places = [("SD-Zero", 24), (SFT, 24), ("GRPO", 24), ("SD-Zero", 48), (SFT, 48), ("GRPO", 48)]
     assert list(rows) == [("base", 0), *places]
@@ -185,7 +187,7 @@ def test_a_run_does_not_take_a_comparisons_folder_over(tmp_path, capsys, started
     assert compared(out, "--seeds", "1", "--budgets", "24", "--rows", SFT) == 0
     before = snapshot(out)
     capsys.readouterr()
-    assert "other options" in message_of(capsys, sdzero.main, "--out", out)
+    assert "what a study wrote" in message_of(capsys, sdzero.main, "--out", out)
     assert snapshot(out) == before
 
 
