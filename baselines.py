@@ -35,9 +35,9 @@ from sdzero import (
     on_policy,
     repeat,
     response_hidden,
-    revisions,
     rollouts,
     show,
+    srt_records,
     targets_of,
     train,
 )
@@ -198,7 +198,7 @@ def rft(run, model) -> None:
 def rft_on_revisions(run, model) -> None:
     """A control that the paper lacks: phase 1 with the generator as its target,
     -log pi(y_revised | x)."""
-    kept = [r for r in revisions(run, model) if r["kept"]]
+    kept = [r for r in srt_records(run, model) if r["kept"]]
     rows = [answer_row(r["prompt_ids"], r["revised_ids"]) for r in kept]
     fine_tune(run, model, rows, "srt", training(run.cfg))
 
@@ -292,8 +292,8 @@ def remember_log_probs(run, model, samples: list[dict], name: str) -> None:
 def log_probs_of(model, hidden, targets):
     """log pi(target) at N tokens: hidden (N, H), targets (N,) -> (N,) without gradient"""
 
-    def loss_fn(logits, rows):
-        return -F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
+    def loss_fn(logits, part):
+        return -F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
 
     return kit.losses.token_loss(model, hidden, loss_fn)[1]
 
@@ -320,14 +320,14 @@ def backward_grpo(run, student, samples: list[dict]) -> float:
             for name in ("old", "reference")
         )
 
-        def loss_fn(logits, rows):
-            log_prob = -F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
+        def loss_fn(logits, part):
+            log_prob = -F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
             # the first update on a batch is its own pi_old
-            of_old = log_prob.detach() if old is None else old[rows]
-            loss = policy_loss(log_prob, of_old, advantage[rows], cfg.clip)
+            of_old = log_prob.detach() if old is None else old[part]
+            loss = policy_loss(log_prob, of_old, advantage[part], cfg.clip)
             if reference is not None:
-                loss = loss + cfg.kl * kl_estimate(log_prob, reference[rows])
-            return weights[rows] * loss
+                loss = loss + cfg.kl * kl_estimate(log_prob, reference[part])
+            return weights[part] * loss
 
         hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
         return kit.losses.token_loss(student, hidden, loss_fn)[0]

@@ -13,6 +13,7 @@ reward r, and writes a better answer.
     whole answer and its verdict:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
     From time to time the teacher may be set to the student.
+  (The code divides these sums by the tokens of a batch: docs/differences.md.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
@@ -27,10 +28,10 @@ Words, one for one thing:
   context    the token ids that a model reads before it answers: chat(x), or the reviser's
   response   y, the token ids that it then sampled; with its end token, if it came to one
   sample     a dict: a graded response with its context, text, reward and question
-  tuple      x, y_init, P_r, y_revised: what phase 1 collects (a line of revisions.jsonl)
+  tuple      x, y_init, P_r, y_revised: what phase 1 collects; its record, a dict, is a line of
+             revisions.jsonl
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
-  policy     pi, the model; in phase 2 the student (trained) and the teacher (frozen)
 """
 
 import copy
@@ -59,9 +60,7 @@ from kit.tables import mean, rate
 @dataclass
 class Config:
     model: str = option(
-        "tiny",
-        "hub id, checkpoint folder or .gguf file; 'tiny' is the embedded model",
-        heading="what to train",
+        "tiny", "hub id, checkpoint folder, .gguf file; tiny: embedded", heading="what to train"
     )
     task: Literal["arith", "math", "code"] = option(
         "arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots"
@@ -73,7 +72,7 @@ class Config:
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
-    samples: int = option(0, "responses for training; 0: as the other options say", least=0)
+    samples: int = option(0, "budget of responses for training; 0: none", least=0)
     device: str = option("auto", "auto, cpu or cuda")
     chat_template: str = option(
         "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
@@ -81,8 +80,8 @@ class Config:
 
     data: str = option(
         "",
-        "local .jsonl, .json, .csv or .parquet with questions, and answers or (code) tests",
-        heading="questions: four disjoint sets",
+        "file of questions and answers, or tests (docs/data.md)",
+        heading="questions (four sets)",
     )
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
     srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
@@ -90,18 +89,16 @@ class Config:
     eval_questions: int = option(500, "of the validation set, and of the test set", least=1)
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
-    temperature: float = option(
-        0.7, "of all rollouts (the KL is always at temperature 1)", above=0, heading="sampling"
-    )
+    temperature: float = option(0.7, "of rollouts; the KL's is 1", above=0, heading="sampling")
     max_tokens: int = option(
         4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
     )
-    rollout_batch: int = option(0, "responses at once; 0: by the plan, 64 on a CPU", least=0)
+    rollout_batch: int = option(0, "responses at once; 0: by --plan, 64 on a CPU", least=0)
 
     phase1: bool = option(
         True, "--no-phase1 distils from the base itself (an ablation)", heading="phase 1 (SRT)"
     )
-    srt_share: float = option(0.0, "of --samples; 0: in proportion to N1, N2", least=0, most=1)
+    srt_share: float = option(0.0, "phase 1's part of --samples; 0: as N1 to N2", least=0, most=1)
     first_answers: int = option(1, "first answers y_init per question", least=1)
     revisions: int = option(3, "revisions y_revised per first answer", least=1)
     phrase_if_right: str = option("", "P_r for r = 1; empty: the model family's")
@@ -112,47 +109,46 @@ class Config:
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
-        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2), if y_init was wrong, or always",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2): if y_init was wrong, always",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
-    srt_epochs: int = option(3, "passes over the kept tuples", least=1)
+    srt_epochs: int = option(3, "epochs over the kept tuples", least=1)
     srt_batch: int = option(64, "tuples per optimiser step", least=1)
     srt_lr: float = option(5e-6, "peak learning rate; then a cosine to 0", above=0, most=1)
     srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
 
     divergence: Literal["reverse", "forward", "mixed"] = option(
-        "reverse",
-        "KL(student || teacher) (Eq. 4), KL(teacher || student), or half of each",
-        heading="phase 2 (self-distillation)",
+        "reverse", "KL(student || teacher) (Eq. 4), its reverse, or half of each", heading="phase 2"
     )
-    distil_epochs: int = option(1, "passes over the questions", least=1)
+    distil_epochs: int = option(1, "epochs over the questions", least=1)
     distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
-    distil_lr: float = option(5e-6, "learning rate, constant after the warm-up", above=0, most=1)
+    distil_lr: float = option(
+        5e-6, "learning rate; constant but for warm-up, --decay", above=0, most=1
+    )
     warmup_steps: int = option(20, "steps of linear warm-up", least=0)
     decay: float = option(
-        0.0, "share of a round, its end, in which the learning rate falls to 0", least=0, most=1
+        0.0,
+        "last part of each round, over which the learning rate falls to 0; 0: constant",
+        least=0,
+        most=1,
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
-    rounds: int = option(1, "parts of phase 2; the teacher is synchronised between", least=1)
-    kl_clip: float = option(0.0, "largest divergence of a token that counts; 0: off", least=0)
+    rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
+    kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto",
-        "auto: bfloat16 on a GPU, float32 on a CPU. bfloat16 keeps the bits that rounding drops",
-        heading="memory",
+        "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
     )
     gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
-    micro_tokens: int = option(0, "tokens of a pass; 0: by the plan, 2048 on a CPU", least=0)
+    micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
-    offload: bool = option(False, "keep moments and low halves in CPU memory: exact, slower")
+    offload: bool = option(False, "moments and low halves of weights in CPU memory: slower")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
     eval_split: Literal["test", "val"] = option(
-        "test",
-        "val: choose settings on validation questions, look at test ones once",
-        heading="evaluation",
+        "test", "val: for choosing settings; test: look at it once", heading="evaluation"
     )
     eval_samples: int = option(
         4, "sampled answers per question, besides one greedy answer and one revision", least=1
@@ -183,7 +179,7 @@ def make_config(cls=Config, /, **given) -> Config:
 
 
 def contradictions(cfg: Config) -> list[tuple[bool, str]]:
-    """(whether it is so, what to say) of each pair of options that excludes the other."""
+    """(condition, message) of each pair of options that excludes the other."""
     srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
     losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
     return [
@@ -200,10 +196,10 @@ def contradictions(cfg: Config) -> list[tuple[bool, str]]:
 
 
 def divide(cfg: Config) -> tuple[int, int]:
-    """Questions of phase 1 and of phase 2: with --samples, as many as make that many responses.
+    """Questions of phase 1 and of phase 2. With --samples, N1 and N2 are but a ratio: as many
+    questions as make that many responses, never more (responses_of says how many).
 
-    Never more; fewer where it does not come out even (responses_of says how many). Raises
-    UserError where they are too few.
+    Raises UserError where they are too few.
     """
     if not cfg.samples:
         return cfg.srt_questions, cfg.distil_questions
@@ -251,7 +247,7 @@ def control_phrases(cfg: Config, model_type: str) -> Phrases:
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
-    """The ids that "\\n\\n" + P_r + "\\n\\n" has in running text: alone it can have others."""
+    """The ids that "\\n\\n" + P_r + "\\n\\n" has in text: tokenised alone it can come out else."""
     delimited = [f"\n\n{text}\n\n" for text in phrases]
     return Phrases(*(kit.tokens.ids_in_running_text(tokenizer, text) for text in delimited))
 
@@ -276,9 +272,9 @@ def without_end(response: list[int], end_ids: list[int]) -> list[int]:
 def reviser_ids(run, context: list[int], response: list[int], reward: float) -> list[int]:
     """chat(x) + y + "\\n\\n" + P_r + "\\n\\n": the reviser's context, all in the assistant's turn.
 
-    The one idea of the paper; both phases build it here. y loses its end token (or the turn would
-    be over) and gets none if it was cut off. What follows is a new answer in phase 1, and y once
-    more, now with its end token, in phase 2.
+    The one idea of the paper; both phases build it here. y loses its end token, or the turn would
+    be over (a y that was cut off has none to lose). What follows is a new answer in phase 1, and
+    y once more, as it was sampled, in phase 2.
     """
     phrase = run.phrases.if_right if reward else run.phrases.if_wrong
     return context + without_end(response, run.end_ids) + phrase
@@ -306,8 +302,8 @@ def generate(
 ) -> list[list[int]]:
     """One response per context, as ids: y ~ pi(.|context) at cfg.temperature, or the greedy one.
 
-    Its last id is an end token, or else it was cut off at cfg.max_tokens. It is sampled from the
-    model's whole distribution, which the losses are about: no top-k, no top-p, no penalties.
+    Its last id is an end token, or else it was cut off at cfg.max_tokens. Every token can be
+    sampled, as in the losses: no top-k, no top-p, no penalties, only the temperature.
     """
     from transformers import GenerationConfig
 
@@ -322,11 +318,11 @@ def generate(
     def sample(batch, seed):
         ids, mask = kit.sampling.left_padded(batch, run.end_ids[0], model.device)  # (B, T), (B, T)
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return output[:, ids.shape[1] :].tolist()  # (B, new tokens)
+        return output[:, ids.shape[1] :].tolist()  # (B, new tokens), padded behind the first end
 
     if kit.sampling.continuous(model):
         sample = kit.sampling.continuous_batching(model, config, run.room)
-    with kit.sampling.plain_distribution(model):
+    with kit.sampling.plain_distribution(model):  # eval mode, without the checkpoint's own settings
         return kit.sampling.in_batches(run, model, contexts, sample, seed, label)
 
 
@@ -342,8 +338,8 @@ def rollouts(
 # Rewards
 # --------------------------------------------------------------------------------------------------
 def make_grader(cfg: Config):
-    """The verifier of cfg.task, verify.Grader: a context manager that has grade(texts, answers) and
-    timeouts, the number of answers that took too long. Your own can stand here."""
+    """The verifier of cfg.task, verify.Grader: a context manager with grade(texts, answers), a 0.0
+    or 1.0 each, and timeouts, how many answers took too long. Your own can stand here."""
     return kit.rewards.verifier(cfg)
 
 
@@ -380,7 +376,8 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
 
 # --------------------------------------------------------------------------------------------------
-# Losses. Each is a function of logits (n, V) that gives one value per token (n,).
+# Losses. Each is a function of logits (n, V) that gives one value per token (n,). The logits of N
+# tokens are made part by part, from hidden states; a `part` is a slice of the N.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -390,7 +387,7 @@ def kl(p_logits, q_logits):
 
 
 def fast_kl(p_logits, q_logits):
-    """kl(), in half the passes and memory; a test holds value and gradient to the formula. To train
+    """kl() in half the memory and time, tested equal to it in value and in both gradients. To train
     on the formula itself, return kl(p_logits, q_logits) here."""
     return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
@@ -415,15 +412,15 @@ DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
 
 
 def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
-    """Phase 2's divergence at N tokens, whose logits are made chunk by chunk from hidden states.
+    """Phase 2's divergence at N tokens, from the hidden states that predict them.
 
     hidden (N, H), teacher_hidden (N, H') without gradient -> (sum, values (N,) without gradient)
     """
     divergence, teacher_head = DIVERGENCES[cfg.divergence], kit.losses.head_of(teacher)
 
-    def loss_fn(logits, rows):
+    def loss_fn(logits, part):
         with torch.no_grad():
-            teacher_logits = kit.losses.logits_of(teacher_hidden[rows], teacher_head)  # (n, V)
+            teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
         losses = divergence(logits, teacher_logits)  # (n,)
         return losses.clamp(max=cfg.kl_clip) if cfg.kl_clip else losses
 
@@ -436,9 +433,9 @@ def nll_loss(model, hidden, targets, weights=None):
     hidden (N, H), targets (N,), weights (N,) -> (sum, values (N,) without gradient)
     """
 
-    def loss_fn(logits, rows):
-        nll = F.cross_entropy(logits, targets[rows], reduction="none")  # (n,)
-        return nll if weights is None else nll * weights[rows]
+    def loss_fn(logits, part):
+        nll = F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
+        return nll if weights is None else nll * weights[part]
 
     return kit.losses.token_loss(model, hidden, loss_fn)
 
@@ -472,7 +469,7 @@ def targets_of(model, responses: list[list[int]]):
 def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
     """Add the gradient of loss_of(all rows) to the model's, pass by pass; returns that loss.
 
-    loss_of(indices of a pass's rows) is already divided by what the whole batch has, so the
+    loss_of(indices of a pass's rows) is divided by the tokens of the whole step already, so the
     gradient does not depend on how rows are put into passes. lengths: tokens of each row.
     """
 
@@ -490,7 +487,7 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
 def update(model, optimizer, lr: float, grad_clip: float) -> float:
     """One optimiser step on the accumulated gradient; returns its norm before clipping.
 
-    Raises FloatingPointError, and steps not, where the norm is not finite.
+    Raises FloatingPointError, before it steps, where the norm is not finite.
     """
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip))
     if not math.isfinite(norm):
@@ -536,8 +533,8 @@ def repeat(items: list, times: int) -> list:
 
 
 def why_kept(revised: dict, repeated: bool) -> str:
-    """What a revision is: verified, or truncated, wrong, or the duplicate of an earlier one of the
-    same first answer."""
+    """What a revision is: verified, or truncated, wrong, or a duplicate (first answer and revision
+    have the ids of an earlier tuple's)."""
     if not revised["finished"]:
         return "truncated"
     if not revised["reward"]:
@@ -570,8 +567,9 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
 class Row(NamedTuple):
     """A sequence to train on: ids[start:] is a target, for each start.
 
-    Eq. 1 and Eq. 2 score parts of the same ids, [x, y_init, P_r, y_revised]: one row and one pass
-    serve both, and a token of both likelihoods counts twice.
+    Eq. 1 and Eq. 2 score parts of the same ids, so one row and one pass serve both. A token of both
+    targets counts twice:   ids  x  y_init  P_r  y_revised   starts behind x and behind P_r
+                         weight  0    1      1       2
     """
 
     ids: list
@@ -579,7 +577,10 @@ class Row(NamedTuple):
 
 
 def srt_rows(record: dict, cfg: Config) -> list[Row]:
-    """The rows of one tuple, in ids exactly as they were sampled: L_SRT = Eq. 1 + Eq. 2 (Eq. 3)."""
+    """The rows of one tuple, in sampled ids (less what trimming cut): Eq. 1 + Eq. 2 (Eq. 3).
+
+    Eq. 2 has y_init as a target too, wrong ones included: the model learns to catch its mistake.
+    """
     prompt, context = record["prompt_ids"], record["revised_context"]
     starts = []
     if cfg.l_generation == "all" or (cfg.l_generation == "wrong" and not record["init_reward"]):
@@ -596,11 +597,11 @@ def backward_nll(run: Run, model, rows: list[Row], normaliser: int) -> float:
     """Add the gradient of (-sum log pi(targets)) / normaliser to the model's; returns that loss."""
 
     def loss_of(indices):
-        batch = [rows[i] for i in indices]
-        contexts = [row.ids[: row.starts[0]] for row in batch]
-        responses = [row.ids[row.starts[0] :] for row in batch]
-        weights = []  # of each token: the targets that it is in
-        for row in batch:
+        in_pass = [rows[i] for i in indices]
+        contexts = [row.ids[: row.starts[0]] for row in in_pass]  # what is not scored
+        responses = [row.ids[row.starts[0] :] for row in in_pass]  # what is
+        weights = []  # of each token: how many targets contain it
+        for row in in_pass:
             weights += [sum(s <= t for s in row.starts) for t in range(row.starts[0], len(row.ids))]
         weights = torch.tensor(weights, device=model.device)  # (N,)
         hidden = response_hidden(model, contexts, responses)  # (N, H)
@@ -619,7 +620,8 @@ class Training(NamedTuple):
 
 
 def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Training) -> None:
-    """Minimise -log pi(target), averaged over the target tokens of a batch of tuples."""
+    """Minimise -log pi(target), averaged over the targets' tokens of a batch of tuples (one that is
+    in two targets counts twice, above and below)."""
     steps_per_epoch = math.ceil(len(tuples) / how.batch)
     steps = how.epochs * steps_per_epoch
     optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg)
@@ -629,7 +631,8 @@ def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Trainin
         order = permutation(len(tuples), run.cfg.seed, phase, epoch)
         rows = [row for i in order[first : first + how.batch] for row in tuples[i]]
         tokens = sum(len(row.ids) - start for row in rows for start in row.starts)
-        loss = backward_nll(run, model, rows, run.folder.count_trained(tokens))
+        loss = backward_nll(run, model, rows, normaliser=tokens)
+        run.folder.count_trained(tokens)
         lr = how.lr * warmup_and_cosine(step, steps)
         with run.folder.keeps_bad_batch(phase, step, rows):
             norm = update(model, optimizer, lr, run.cfg.grad_clip)
@@ -643,8 +646,8 @@ def warmup_and_cosine(step: int, steps: int) -> float:
     return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * left)))
 
 
-def revisions(run: Run, model) -> list[dict]:
-    """collect_revisions, or what a stopped run has collected, with a word about them."""
+def srt_records(run: Run, model) -> list[dict]:
+    """What collect_revisions gives, or gave before the run was stopped; saved and counted."""
     if run.folder.saved.get("phase") == "srt":
         records = run.folder.read_rows("revisions.jsonl")
     else:
@@ -670,7 +673,11 @@ def revisions(run: Run, model) -> list[dict]:
 def srt(run: Run, model) -> None:
     """Phase 1: collect revisions, and fine-tune on the verified ones."""
     cfg = run.cfg
-    tuples = [srt_rows(r, cfg) for r in revisions(run, model) if r["kept"]]
+    tuples = [srt_rows(r, cfg) for r in srt_records(run, model) if r["kept"]]
+    if not any(tuples):
+        raise UserError(
+            "no kept tuple has a wrong first answer, which --l-generation wrong asks for"
+        )
     how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay)
     fine_tune(run, model, [rows for rows in tuples if rows], "srt", how)
 
@@ -682,23 +689,23 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
     """Add the gradient of Eq. 4, averaged over all response tokens of the batch, to the student's;
     returns that loss.
 
-    Student and teacher read the same y behind different contexts. Its tokens, the end token
-    included, are scored at every position. A truncated y has no end token, so none is scored.
+    Student and teacher read the same y behind different contexts. All its tokens are scored, the
+    end token among them; a truncated y is scored too, but has no end token.
     """
     normaliser = sum(len(s["ids"]) for s in samples)
 
     def loss_of(indices):
-        batch = [samples[i] for i in indices]
-        responses = [s["ids"] for s in batch]
+        in_pass = [samples[i] for i in indices]
+        responses = [s["ids"] for s in in_pass]
         with torch.no_grad():
-            contexts = [s["teacher_context"] for s in batch]
+            contexts = [s["teacher_context"] for s in in_pass]
             teacher_hidden = response_hidden(teacher, contexts, responses)  # (N, H)
-        hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
+        hidden = response_hidden(student, [s["context"] for s in in_pass], responses)  # (N, H)
         loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
         return loss / normaliser
 
-    # the student's length counts: a teacher's row is twice as long, but a pass without gradients
-    # needs far less memory
+    # the student's length counts: a teacher's row has y twice, but a pass without gradients needs
+    # far less memory
     return accumulate(run, student, [len(s["context"]) + len(s["ids"]) for s in samples], loss_of)
 
 
@@ -721,7 +728,7 @@ class Schedule:
     rounds: int = 1
     sync_every: int = 0
     updates: int = 1  # optimiser steps on each batch of rollouts (GRPO)
-    distils: bool = True  # the loss is a divergence
+    distils: bool = True  # the loss is a divergence, to be logged as one
 
     def round_of(self, step: int) -> tuple[int, int, int]:
         """(number, first step, step after the last) of the round that a step is in."""
@@ -730,7 +737,7 @@ class Schedule:
         return number, ends[number], ends[number + 1]
 
     def begins_round(self, step: int) -> int:
-        """The number of the round that begins here, 0 where none does but the first."""
+        """The number of the round, other than the first, that begins with this step; else 0."""
         number, first, _ = self.round_of(step)
         return number if step == first else 0
 
@@ -748,7 +755,7 @@ class Schedule:
 
 
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
-    """The loop of every on-policy method: synchronise, sample, grade, learn, step.
+    """The loop of every on-policy method: synchronise, sample, grade, backward, update.
 
     `questions` come in the order of their use; backward(samples) adds a gradient to the student's
     and returns the loss.
@@ -768,14 +775,15 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         stats = run.folder.count(samples)
 
         student.train()
-        stats |= {"lr": schedule.lr(step), "revision_words": kit.tables.revision_words(samples)}
+        words = kit.tables.revision_words(samples)  # such as "wait", of a response
+        stats |= {"lr": schedule.lr(step), "revision_words": words}
         for _ in range(schedule.updates):
             stats["loss"] = backward(samples)
             run.folder.count_trained(sum(len(s["ids"]) for s in samples))
             with run.folder.keeps_bad_batch(phase, step, samples):
                 stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
         if schedule.distils:
-            stats["kl"] = stats["loss"] * stats["length"]  # of a response, in nats
+            stats["kl"] = stats["loss"] * stats["length"]  # mean of a response, in nats
             stats["synchronised"] = schedule.synchronises(step)
         run.folder.log(phase, step, **stats)
 
@@ -872,8 +880,8 @@ def measure(run: Run, model, name: str) -> None:
 class Stage(NamedTuple):
     """A part of a run that ends in a checkpoint."""
 
-    name: str  # of the checkpoint and of its results
-    phase: str  # under which its steps are saved and logged
+    name: str  # of the checkpoint and its results: "srt", "sdzero"
+    phase: str  # of its steps in states and metrics: "srt", "distil"
     train: object  # train(run, model) -> None
 
 
@@ -914,11 +922,13 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
 
 
 def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
-    """What a run is about beside its options: where it changes, old answers are of no use."""
+    """What a run depends on beside its options. Where that changes it must not go on: its journal's
+    answers would be trained on other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
     run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)
     prompt = chat_ids(tokenizer, any_question(run)["prompt"])
-    prompts = [prompt, *(reviser_ids(run, prompt, prompt, reward) for reward in (0.0, 1.0))]
+    response = prompt  # any ids will do
+    prompts = [prompt, *(reviser_ids(run, prompt, response, reward) for reward in (0.0, 1.0))]
     return {
         "the questions": kit.loading.digest(questions),
         "the chat template": kit.loading.digest(tokenizer.chat_template),
@@ -936,7 +946,7 @@ def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
     model = kit.loading.load_model(cfg)
     cfg = kit.memory_plan.fill_in(cfg, model)
     if cfg.gradient_checkpointing:
-        kwargs = {"use_reentrant": False}
+        kwargs = {"use_reentrant": False}  # what transformers 5 calls gradient checkpointing
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     end_ids = kit.loading.end_token_ids(tokenizer, model)
@@ -969,7 +979,7 @@ def show(title: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def work():
-        about, _ = __doc__.split("Read from top")
+        about = __doc__.partition("Read from top")[0]
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:

@@ -107,7 +107,8 @@ def token_loss(model, hidden, loss_fn):
 
 
 class KLInPlace(torch.autograd.Function):
-    """sdzero.kl in half the passes over (n, V) and half the copies that autograd would make.
+    """sdzero.kl in half the passes over (n, V) and half the copies that autograd would make. Its
+    inputs stay as they are, and both get a gradient.
 
     d/da = p_a (log p_a - log p_b - KL) and d/db = p_b - p_a, written out.
     """

@@ -249,3 +249,18 @@ def test_phases_and_evaluation_read_disjoint_questions(monkeypatch, tmp_path, ch
         assert of_phase2 == ids("distil")
         every = [prompts(part) for part in sets.values()]
         assert sum(map(len, every)) == len(set().union(*every))
+
+
+@pytest.mark.parametrize(
+    "changes, stages",
+    [
+        (dict(phase1=False), ["base", "sdzero"]),
+        (dict(method="srt"), ["base", "srt"]),
+        (dict(rounds=2), ["base", "srt", "round 1", "sdzero"]),
+    ],
+    ids=["phase 2 alone", "phase 1 alone", "rounds"],
+)
+def test_phases_can_be_left_out_and_repeated(tmp_path, checkpoint, coin, changes, stages):
+    assert list(train(small(checkpoint, out=str(tmp_path / "run"), **changes))) == stages
+    folders = {path.name for path in (tmp_path / "run").iterdir() if path.is_dir()}
+    assert folders == {"srt", "sdzero"} & set(stages)

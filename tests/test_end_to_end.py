@@ -1,0 +1,82 @@
+"""Real models through both phases: the embedded one, and SmolLM2 where its package is installed."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+from toys import HERE, lines_of, small, smollm2, write_lines
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import kit
+import sdzero
+
+
+def test_the_command_of_the_readme(tmp_path, capsys):
+    """The embedded model with few questions."""
+    out = tmp_path / "run"
+    options = "--samples 480 --eval-questions 20 --eval-samples 2 --srt-epochs 4"
+    assert sdzero.main([*options.split(), "--out", str(out)]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert list(results) == ["base", "srt", "sdzero"]
+    # 40 samples: wide bounds
+    assert results["base"]["truncated"] < 0.3 and 0 < results["base"]["accuracy"] < 0.7
+    metrics = lines_of(out / "metrics.jsonl")
+    assert metrics[-1]["samples"] == 480
+    assert "of --samples 480, training uses 480" in capsys.readouterr().out
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert sum(file.stat().st_size for file in (HERE / "tiny").iterdir()) < 5e6
+
+
+def largest_of(numbers):
+    a, b, c = numbers
+    return {"role": "user", "content": f"Which is the largest of {a}, {b} and {c}?"}
+
+
+@pytest.fixture(scope="module")
+def smollm2_run(tmp_path_factory):
+    """(run folder, .gguf file): the largest of three numbers, two solved ones as earlier turns."""
+    model, folder = smollm2(), tmp_path_factory.mktemp("smollm2")
+    shots = [{"role": "system", "content": "You compare numbers."}]
+    for numbers in ([31, 84, 57], [92, 18, 40]):
+        answer = {"role": "assistant", "content": f"\\boxed{{{max(numbers)}}}"}
+        shots += [largest_of(numbers), answer]
+    g = np.random.default_rng(0)
+    rows = []
+    for _ in range(24):
+        numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
+        rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
+    options = """--max-tokens 14 --srt-questions 8 --distil-questions 6 --eval-questions 5
+        --eval-samples 1 --revisions 2 --srt-epochs 2 --srt-batch 4 --srt-lr 2e-5 --distil-batch 3
+        --distil-lr 2e-5 --warmup-steps 1"""
+    data = write_lines(folder / "max3.jsonl", rows)
+    command = ["--model", model, "--data", data, "--out", str(folder / "run"), *options.split()]
+    assert sdzero.main(command) == 0
+    yield folder / "run", model
+    shutil.rmtree(folder / "run")  # a gigabyte of weights
+
+
+def test_smollm2_goes_through_both_phases(smollm2_run):
+    folder, model = smollm2_run
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results) == ["base", "srt", "sdzero"]
+    records = lines_of(folder / "revisions.jsonl")
+    rewards = {r["init_reward"] for r in records} | {r["revised_reward"] for r in records}
+    assert rewards == {0.0, 1.0}
+    models = [kit.loading.load_model(small(model))]
+    models += [AutoModelForCausalLM.from_pretrained(folder / name) for name in ("srt", "sdzero")]
+    for a, b in itertools.combinations(models, 2):
+        pairs = zip(a.parameters(), b.parameters(), strict=True)
+        assert max(float((x - y).detach().abs().max()) for x, y in pairs) > 1e-6
+
+
+def test_smollm2s_blank_line_is_that_of_running_text(smollm2_run):
+    """There it is two newline tokens; alone it is one."""
+    folder, _ = smollm2_run
+    tokenizer = AutoTokenizer.from_pretrained(folder / "srt")
+    newlines = tokenizer.encode("a\n\nThe", add_special_tokens=False)[1:3]
+    assert tokenizer.decode(newlines) == "\n\n"
+    assert len(tokenizer.encode("\n\n", add_special_tokens=False)) == 1
+    contexts = [r["revised_context"] for r in lines_of(folder / "revisions.jsonl")]
+    assert contexts and all(context[-2:] == newlines for context in contexts)

@@ -1,0 +1,181 @@
+"""Models and tokenizers: what cannot be had is said in one line; presets are for their family."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from toys import (
+    END_IDS,
+    HERE,
+    CoinGrader,
+    lines_of,
+    message_of,
+    python,
+    random_model,
+    rows_of_ids,
+    small,
+    train,
+)
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+
+import kit
+import sdzero
+from baselines import make_baseline_config
+from kit.files import save_checkpoint
+from kit.loading import load_model
+from kit.presets import TINY, is_tiny
+from sdzero import make_config
+
+
+# --------------------------------------------------------------------------------------------------
+# What cannot be loaded
+# --------------------------------------------------------------------------------------------------
+def test_model_paths_that_cannot_be_loaded_are_named(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "run"
+    for name, words in (
+        ("empty", "config.json"),
+        ("missing.gguf", "no such file"),
+        ("missing", "no such"),
+        ("broken", "broken"),
+    ):
+        message = message_of(capsys, sdzero.main, "--model", tmp_path / name, "--out", out)
+        assert words in message and name in message
+    assert not out.exists()
+    inside_a_file = tmp_path / "file" / "run"
+    assert "--out" in message_of(capsys, sdzero.main, "--out", inside_a_file)
+
+
+@pytest.mark.parametrize("hub", ["refuses", "never answers"])
+def test_a_hub_id_without_network_fails_within_seconds(tmp_path, hub):
+    """One line that names the embedded default and local paths, exit code 2."""
+    # the clock starts after the imports, whose time is the machine's affair
+    program = (
+        "import sys, time, transformers, torch, sdzero; start = time.time(); code = sdzero.main(); "
+        "print('seconds', time.time() - start); sys.exit(code)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
+        port = silent.getsockname()[1] if hub == "never answers" else 9
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
+        env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{port}"}
+        options = ["--model", "Qwen/Qwen3-4B-Instruct", "--out", str(tmp_path / "run")]
+        command = [sys.executable, "-c", program, *options]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=env, timeout=300, cwd=HERE
+        )
+    seconds, lines = float(done.stdout.split()[-1]), done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    wanted = "Qwen/Qwen3-4B-Instruct-2507", "--model tiny", "local"
+    assert all(words in lines[0] for words in wanted) and seconds < 20
+
+
+# --------------------------------------------------------------------------------------------------
+# Presets
+# --------------------------------------------------------------------------------------------------
+def test_a_small_checkpoint_of_another_family_has_the_papers_settings(checkpoint):
+    size = sum(os.path.getsize(os.path.join(checkpoint, f)) for f in os.listdir(checkpoint))
+    assert size < 5e6 and not is_tiny(checkpoint) and not is_tiny("Qwen/Qwen3-4B")
+    cfg, of_the_paper = make_config(model=checkpoint), make_config(model="some/model")
+    for name in TINY:
+        assert getattr(cfg, name) == getattr(of_the_paper, name), name
+    assert cfg.srt_lr == cfg.distil_lr == 5e-6
+    assert make_baseline_config(model=checkpoint, method="rft").lr == 5e-6
+
+
+@pytest.fixture(scope="module")
+def trained_from_tiny(tmp_path_factory):
+    """(run folder, what was printed) of a short phase 1 on the embedded model."""
+    out, printed = tmp_path_factory.mktemp("tiny") / "run", io.StringIO()
+    options = "--method srt --srt-questions 6 --srt-epochs 1 --eval-questions 1 --eval-samples 1"
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sdzero, "make_grader", lambda cfg: CoinGrader())
+        assert sdzero.main([*options.split(), "--digits", "2", "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+def test_what_was_trained_from_the_embedded_model_keeps_its_settings(trained_from_tiny):
+    folder = str(trained_from_tiny[0] / "srt")
+    assert is_tiny("tiny") and is_tiny(folder)
+    cfg = make_config(model=folder, distil_batch=5)
+    assert cfg.distil_batch == 5 and cfg.srt_lr == TINY["srt_lr"]
+    assert make_baseline_config(model=folder, method="rft").lr == 1e-3
+
+
+def test_a_run_prints_what_the_preset_chose(trained_from_tiny, tmp_path, checkpoint, coin, capsys):
+    printed = trained_from_tiny[1]
+    line = next(line for line in printed.splitlines() if line.startswith("defaults of the"))
+    assert f"--srt-lr {TINY['srt_lr']}" in line and f"--max-tokens {TINY['max_tokens']}" in line
+    assert "--srt-epochs" not in line and "--srt-questions" not in line  # they were given
+    train(small(checkpoint, method="srt", out=str(tmp_path / "run")))
+    assert "defaults of the" not in capsys.readouterr().out
+
+
+def test_a_damaged_config_is_no_family(tmp_path):
+    for text in ("{", "[]", '"tiny"', "null"):
+        (tmp_path / "config.json").write_text(text)
+        assert not is_tiny(str(tmp_path))
+
+
+# --------------------------------------------------------------------------------------------------
+# Models that load
+# --------------------------------------------------------------------------------------------------
+def test_a_student_in_training_mode_has_no_dropout(tmp_path, tokenizer):
+    """Student and teacher are compared token by token; noise in one of them would be a divergence
+    that nobody can train away."""
+    save_checkpoint(tokenizer, random_model(attention_dropout=0.5), tmp_path / "dropout")
+    model = load_model(small(str(tmp_path / "dropout"))).train()
+    pairs = list(zip(*rows_of_ids(4)))
+    first, second = (sdzero.response_hidden(model, *pairs) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.allclose(first, sdzero.response_hidden(model.eval(), *pairs), atol=1e-5)
+
+
+@pytest.mark.parametrize("pad", [None, "<|im_end|>"], ids=["missing", "pad=end"])
+def test_tokenizers_without_a_pad_token_of_their_own(tmp_path, own_tokenizer, coin, pad):
+    own_tokenizer.pad_token = pad
+    save_checkpoint(own_tokenizer, random_model(pad_token_id=None), tmp_path / "m")
+    results = train(small(str(tmp_path / "m"), out=str(tmp_path / "run")))
+    assert 0 < results["sdzero"]["truncated"] < 1
+    kept = [r for r in lines_of(tmp_path / "run" / "revisions.jsonl") if r["kept"]]
+    assert kept and all(r["revised_ids"][-1] in END_IDS for r in kept)
+
+
+def test_a_trained_checkpoint_loads_as_any_other(finished_run):
+    folder, _ = finished_run
+    for name in ("srt", "sdzero"):
+        cfg = small(str(folder / name))
+        tokenizer, model = kit.loading.load_tokenizer(cfg), load_model(cfg)
+        own = AutoTokenizer.from_pretrained(HERE / "tiny").chat_template
+        assert tokenizer.chat_template == own
+        assert kit.loading.end_token_ids(tokenizer, model) == END_IDS
+        assert type(model) is Qwen3ForCausalLM
+        assert json.loads((folder / name / "config.json").read_text())["model_type"] == "qwen3"
+
+
+# --------------------------------------------------------------------------------------------------
+# Elsewhere than on Linux
+# --------------------------------------------------------------------------------------------------
+MISSING = """
+import sys
+for name in ("fcntl", "resource"):
+    sys.modules[name] = None  # an import of it fails, as on Windows
+import kit, sdzero, baselines
+for room in kit.ROOMS:
+    getattr(kit, room)
+import tempfile, pathlib
+folder = kit.run_folder.RunFolder(str(pathlib.Path(tempfile.mkdtemp()) / "run"), {}, {}, 1)
+print("no locks" if kit.run_folder.fcntl is None else "locks")
+"""
+
+
+def test_everything_imports_where_fcntl_and_resource_are_missing():
+    assert python(MISSING).strip() == "no locks"

@@ -1,0 +1,297 @@
+"""A run destroys nothing that is not its own, whatever stands in its folder and however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from toys import (
+    HERE,
+    Killed,
+    message_of,
+    new_folder,
+    random_model,
+    small,
+    snapshot,
+    train,
+)
+
+import kit
+import sdzero
+from kit.errors import UserError
+from kit.files import save_checkpoint
+from kit.ownership import Ownership
+from kit.run_folder import RunFolder
+
+
+def options_of(checkpoint, out):
+    """The command line of a small run."""
+    words = """--method srt --digits 2 --eval-questions 3 --eval-samples 1 --max-tokens 8
+        --revisions 2 --srt-questions 6 --temperature 1 --srt-epochs 1 --srt-batch 4"""
+    return [*words.split(), "--model", checkpoint, "--out", str(out)]
+
+
+def put(file, text="mine"):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
+
+
+# --------------------------------------------------------------------------------------------------
+# Somebody else's folder
+# --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]], ids=["", "fresh"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "state/mine.txt", "srt/mine.txt", "results.json", "thesis.tex", ".keep"]
+)
+def test_a_folder_with_somebodys_files_is_refused(tmp_path, checkpoint, coin, capsys, name, fresh):
+    put(tmp_path / "theirs" / name, "{}")
+    before = snapshot(tmp_path)
+    message = message_of(capsys, sdzero.main, *options_of(checkpoint, tmp_path / "theirs"), *fresh)
+    assert "--out" in message and "was not made by a run" in message
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    "marker",
+    [
+        "[]",
+        "{}",
+        '{"files": "all"}',
+        '{"files": [7], "options": {}, "content": {}}',
+        '{"files": ["../victim.txt"], "options": {}, "content": {}}',
+        '{"files": ["srt/../../victim.txt"], "options": {}, "content": {}}',
+        '{"files": ["VICTIM"], "options": {}, "content": {}}',
+    ],
+)
+def test_a_marker_removes_nothing_outside_its_folder(tmp_path, fresh, marker):
+    victim = put(tmp_path / "victim.txt")
+    put(tmp_path / "run" / "run.json", marker.replace("VICTIM", str(victim)))
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match="was not written by a run"):
+        RunFolder(str(tmp_path / "run"), {"seed": 0}, {}, 20, fresh)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_damaged_marker_is_said_in_one_line(tmp_path):
+    put(tmp_path / "run" / "run.json", "{")
+    before = snapshot(tmp_path)
+    with pytest.raises(UserError, match="run.json is damaged"):
+        new_folder(tmp_path / "run")
+    assert snapshot(tmp_path) == before
+
+
+def test_a_link_out_of_the_folder_is_removed_and_not_followed(tmp_path):
+    """What the marker lists may have become a link since: the link goes, not what it shows."""
+    folder = new_folder(tmp_path / "run")
+    folder.locked.close()
+    victim = put(tmp_path / "victim.txt")
+    (tmp_path / "run" / "config.json").unlink()
+    (tmp_path / "run" / "config.json").symlink_to(victim)
+    RunFolder(str(tmp_path / "run"), {}, {}, 20, fresh=True)
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "run" / "config.json").is_symlink()
+
+
+# --------------------------------------------------------------------------------------------------
+# The model's own folder
+# --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]], ids=["", "fresh"])
+def test_the_models_folder_is_never_the_run_folder(
+    tmp_path, tokenizer, coin, capsys, monkeypatch, fresh
+):
+    model = tmp_path / "models" / "mm"
+    save_checkpoint(tokenizer, random_model(), model)
+    (tmp_path / "link").symlink_to(model)
+    (tmp_path / "linked models").symlink_to(tmp_path / "models")
+    monkeypatch.chdir(tmp_path / "models")
+    capsys.readouterr()
+    before = snapshot(tmp_path)
+    outs = ["mm", "mm/", "../link", "../models/mm", str(model), "..", ".", "../linked models"]
+    for source in ("mm", str(model), str(tmp_path / "link"), "../link"):
+        for out in outs:
+            message = message_of(capsys, sdzero.main, *options_of(source, out), *fresh)
+            assert "--out" in message and "must not write over" in message, (source, out)
+    assert snapshot(tmp_path) == before
+
+
+def test_the_embedded_models_folder_is_refused_too(capsys, coin):
+    for out in (HERE / "tiny", HERE):
+        before = snapshot(HERE / "tiny")
+        assert "--out" in message_of(capsys, sdzero.main, "--out", out, "--fresh")
+        assert snapshot(HERE / "tiny") == before
+
+
+def test_a_run_inside_the_models_folder_leaves_the_model_alone(tmp_path, tokenizer, coin):
+    """--model mm --out mm/run is no danger: nothing of the model is written over."""
+    save_checkpoint(tokenizer, random_model(), tmp_path / "mm")
+    before = snapshot(tmp_path / "mm")
+    train(small(str(tmp_path / "mm"), method="srt", out=str(tmp_path / "mm" / "run")))
+    after = snapshot(tmp_path / "mm")
+    assert {name: after[name] for name in before} == before
+
+
+# --------------------------------------------------------------------------------------------------
+# Somebody's files in a run's own folder
+# --------------------------------------------------------------------------------------------------
+def test_files_put_into_a_runs_folder_survive_fresh_and_the_run(tmp_path, checkpoint, coin):
+    cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
+    train(cfg)
+    mine = [put(tmp_path / "run" / name) for name in ("srt/mine.txt", "notes.txt", "state/a.txt")]
+    cfg.fresh = True
+    train(cfg)
+    assert all(file.read_text() == "mine" for file in mine)
+    kit.loading.load_model(small(str(tmp_path / "run" / "srt")))  # and the checkpoint is whole
+
+
+def test_fresh_removes_all_that_the_run_and_the_studies_made(tmp_path, checkpoint, coin):
+    cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
+    train(cfg)
+    studies = ["localise.json", "localise.html", "localise.png", "evolution.png", "log.txt"]
+    kit.ownership.own(tmp_path / "run", *studies)
+    for name in studies:
+        put(tmp_path / "run" / name)
+    put(tmp_path / "run" / "localise.txt")  # not in the marker
+    cfg.fresh, cfg.seed = True, 3
+    train(cfg)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not left & set(studies) and "localise.txt" in left
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 3
+
+
+@pytest.mark.parametrize("name", ["revisions.jsonl", "srt/model.safetensors", "srt.tmp/x"])
+def test_a_foreign_file_with_a_name_that_the_run_needs_is_refused(
+    tmp_path, checkpoint, coin, monkeypatch, name
+):
+    """It was put there while the run was at work."""
+    introduce, file = sdzero.introduce, tmp_path / "run" / name
+
+    def meanwhile(*args):
+        put(file)
+        return introduce(*args)
+
+    monkeypatch.setattr(sdzero, "introduce", meanwhile)
+    with pytest.raises(UserError, match="was not made by this run"):
+        train(small(checkpoint, method="srt", out=str(tmp_path / "run")))
+    assert file.read_text() == "mine"
+
+
+def test_studies_own_what_they_write_and_nothing_else(tmp_path):
+    new_folder(tmp_path / "run").locked.close()
+    put(tmp_path / "run" / "evolution.png")
+    with pytest.raises(UserError, match="evolution.png was not made by this run"):
+        kit.ownership.own(tmp_path / "run", "evolution.png")
+    kit.ownership.own(tmp_path / "run", "localise.json")
+    assert "localise.json" in Ownership(tmp_path / "run").marker["files"]
+
+
+# --------------------------------------------------------------------------------------------------
+# Kills at the worst moments
+# --------------------------------------------------------------------------------------------------
+def files_left(folder):
+    return {name for name in snapshot(folder) if (folder / name).is_file()}
+
+
+def test_a_kill_between_claim_and_write_does_no_harm(tmp_path, checkpoint, coin, monkeypatch):
+    """Claimed names whose files never came are no obstacle, neither to going on nor to --fresh."""
+    cfg, claims = small(checkpoint, method="srt", out=str(tmp_path / "run")), []
+    claim = Ownership.claim
+
+    def killing(self, *names):
+        claim(self, *names)
+        if set(names) - set(claims):
+            claims.extend(names)
+            raise Killed
+
+    kills = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Ownership, "claim", killing)
+        while True:
+            try:
+                results = train(cfg)
+                break
+            except Killed:
+                kills += 1
+    assert kills >= 6 and "srt.tmp/config.json" in claims
+    assert train(small(checkpoint, method="srt", out=str(tmp_path / "whole"))) == results
+    assert files_left(tmp_path / "run") == files_left(tmp_path / "whole")
+    cfg.fresh = True
+    assert train(cfg) == results
+    assert files_left(tmp_path / "run") == files_left(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("moment", ["weights written", "old files gone"])
+def test_a_kill_in_the_middle_of_a_checkpoint_does_no_harm(
+    tmp_path, checkpoint, coin, monkeypatch, moment
+):
+    cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
+    forget = Ownership.forget
+
+    def half(tokenizer, model, folder):
+        model.save_pretrained(folder)
+        raise Killed
+
+    def killed(self, *names):
+        forget(self, *names)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        if moment == "weights written":
+            patch.setattr(kit.run_folder, "save_checkpoint", half)
+        else:
+            patch.setattr(Ownership, "forget", killed)
+        with pytest.raises(Killed):
+            train(cfg)
+    assert (tmp_path / "run" / "srt.tmp").exists()
+    results = train(cfg)
+    assert train(small(checkpoint, method="srt", out=str(tmp_path / "whole"))) == results
+    assert files_left(tmp_path / "run") == files_left(tmp_path / "whole")
+    weights = [tmp_path / n / "srt" / "model.safetensors" for n in ("run", "whole")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+# --------------------------------------------------------------------------------------------------
+# Two processes
+# --------------------------------------------------------------------------------------------------
+OPENS = """
+import sys
+from kit.errors import UserError
+from kit.run_folder import RunFolder
+try:
+    RunFolder(sys.argv[1], {"seed": 0}, {}, 20, bool(int(sys.argv[2])))
+except UserError as e:
+    print(e)
+"""
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path):
+    folder = RunFolder(str(tmp_path / "run"), {"seed": 0}, {}, 20)
+
+    def another(fresh):
+        command = [sys.executable, "-c", OPENS, str(folder.path), str(int(fresh))]
+        return subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+
+    def times():  # to read state/lock here would let go of it
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    before = times()
+    for fresh in (False, True):
+        assert "another process is at work" in another(fresh).stdout
+        assert times() == before
+    folder.locked.close()
+    done = another(False)
+    assert done.stdout == "" and done.returncode == 0, done.stderr
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    """The lock goes with its process: the same command goes on."""
+    program = OPENS + "\nprint('open', flush=True)\nimport time; time.sleep(60)"
+    command = [sys.executable, "-c", program, str(tmp_path / "run"), "0"]
+    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "open\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    RunFolder(str(tmp_path / "run"), {"seed": 0}, {}, 20)
