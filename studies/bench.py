@@ -285,7 +285,10 @@ def linear_once(args) -> dict:
 
 def linear(args) -> dict:
     """Seconds and memory per response token at 1, 2, 4 and 8 times the batch and the length."""
-    growth, lines = [], [["rows", "tokens each", "s per 1000 tokens", "extra MB", "kB per token"]]
+    growth, lines = (
+        [],
+        [["rows", "tokens each", "s per 1000 tokens", "extra peak MB", "kB per token"]],
+    )
     sizes = [(4 * k, 128) for k in (1, 2, 4, 8)] + [(4, 128 * k) for k in (2, 4, 8)]
     for rows, tokens in sizes:
         words = ["linear-once", "--rows", rows, "--tokens", tokens]
