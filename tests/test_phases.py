@@ -149,6 +149,17 @@ def test_each_round_has_a_new_teacher_and_a_learning_rate_schedule_of_its_own(ru
     assert list(run.folder.results) == ["round 1"]  # measured between the rounds
 
 
+@pytest.mark.parametrize("sync_every", [0, 3])
+def test_without_decay_the_learning_rate_is_constant_after_its_warm_up(run_of, sync_every):
+    cfg = small(distil_batch=2, distil_questions=14, sync_every=sync_every, warmup_steps=2)
+    run = run_of(cfg)
+    sdzero.distil(run, random_model(4))
+    lines = lines_of(run.folder.path / "metrics.jsonl")
+    assert [m["lr"] / cfg.distil_lr for m in lines] == [0.5, 1, 1, 1, 1, 1, 1]
+    synchronised = [step for step, m in enumerate(lines) if m["synchronised"]]
+    assert synchronised == ([3, 6] if sync_every else [])
+
+
 def test_one_step_has_no_rounds():
     with pytest.raises(UserError, match="--rounds 3 are more than the 1 steps"):
         sdzero.make_config(model="x", rounds=3, distil_questions=2, distil_batch=2)

@@ -16,6 +16,7 @@ from toys import (
     lines_of,
     plain_run,
     random_model,
+    response_logits,
     rows_of_ids,
     small,
 )
@@ -110,6 +111,9 @@ def test_greedy_answers_do_not_depend_on_the_batch(model):
     by_four = plain_run(small(max_tokens=20, rollout_batch=4), end_ids=[2])
     assert together == sdzero.generate(by_four, model, prompts, 9, greedy=True)
     assert len({tuple(ids) for ids in together}) > 1
+    for prompt, ids in zip(prompts, together):  # and it is the arg max of the model's own logits
+        with torch.no_grad():
+            assert response_logits(model, prompt, ids).argmax(-1).tolist() == ids
 
 
 def test_continuous_batching_gives_the_same_greedy_answers(monkeypatch, model):
