@@ -33,7 +33,6 @@ KINDS = ["reverse", "forward", "mixed"]
 # --------------------------------------------------------------------------------------------------
 # A small world
 # --------------------------------------------------------------------------------------------------
-# a random Qwen3 of 60,000 parameters, and settings of a run of seconds
 MODEL = dict(vocab_size=336, hidden_size=32, intermediate_size=64, num_hidden_layers=2, head_dim=8)
 MODEL |= dict(num_attention_heads=4, num_key_value_heads=2, initializer_range=0.25)
 MODEL |= dict(eos_token_id=END_IDS, bos_token_id=None, pad_token_id=0, tie_word_embeddings=True)
@@ -181,17 +180,11 @@ def fake_model(hidden, seed):
     return SimpleNamespace(get_output_embeddings=lambda: head, config=config, head=head)
 
 
-def test_kl_is_its_sum_over_the_vocabulary():
-    p, q = 3 * torch.randn(2, 5, 9, dtype=torch.float64)
-    assert torch.allclose(sdzero.kl(p, q), brute_kl(p, q), rtol=1e-12)
-    assert (sdzero.kl(p, q) > 0).all()
-    assert torch.allclose(sdzero.kl(p, p + 3.0), torch.zeros(5, dtype=torch.float64), atol=1e-12)
-
-
-def test_the_fast_kl_has_the_value_and_both_gradients_of_the_formula():
+def test_kl_is_its_sum_over_the_vocabulary_and_its_fast_form_has_the_same_gradients():
     p, q = (3 * torch.randn(2, 6, 11, dtype=torch.float64)).requires_grad_()
     weights = torch.rand(6, dtype=torch.float64)
-    fast, formula = kit.losses.KLInPlace.apply(p, q), sdzero.kl(p, q)
+    formula, fast = sdzero.kl(p, q), kit.losses.KLInPlace.apply(p, q)
+    assert torch.allclose(formula, brute_kl(p, q), rtol=1e-12) and (formula > 0).all()
     assert torch.allclose(fast, formula, rtol=1e-12)
     ours = torch.autograd.grad((weights * fast).sum(), (p, q))
     theirs = torch.autograd.grad((weights * formula).sum(), (p, q))
@@ -477,12 +470,19 @@ def test_the_teacher_moves_only_at_a_synchronisation(monkeypatch, run_of, sync_e
 # --------------------------------------------------------------------------------------------------
 def test_the_same_seed_gives_the_same_numbers_and_weights(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(sdzero, "make_grader", lambda cfg: CoinGrader())
+<<<<<<< HEAD
+=======
+    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
+>>>>>>> tests
     kit.files.save_checkpoint(tokenizer, random_model(), tmp_path / "model")
     found = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         cfg = small(str(tmp_path / "model"), out=str(tmp_path / name), seed=seed)
         results = sdzero.train(cfg, sdzero.stages_of(cfg))
+<<<<<<< HEAD
         assert list(results) == ["base", "srt", "sdzero"]
+=======
+>>>>>>> tests
         files = "revisions.jsonl", "srt/model.safetensors", "sdzero/model.safetensors"
         found.append([results, *((tmp_path / name / file).read_bytes() for file in files)])
     one, two, three = found
@@ -497,9 +497,6 @@ def test_the_embedded_model_end_to_end(tmp_path):
     assert sdzero.main([*command, "--out", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
-    for result in results.values():
-        low, high = result["accuracy_ci"]
-        assert 0 <= low <= result["accuracy"] <= high <= 1
     metrics = lines_of(tmp_path / "run" / "metrics.jsonl")
     assert metrics[-1]["samples"] == 240
     assert {m["phase"] for m in metrics} == {"init", "revise", "srt", "distil"}
