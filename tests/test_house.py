@@ -87,8 +87,7 @@ def test_the_top_level_is_what_a_newcomer_reads():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_file_is_longer_than_one_reads(file):
     lines = file.read_text().splitlines()
-    most = {"sdzero.py": 1000, "test_sdzero.py": 600}  # each stands alone
-    assert len(lines) <= most.get(file.name, 500)
+    assert len(lines) <= (1000 if file.name == "sdzero.py" else 500)
     assert max(map(len, lines), default=0) <= 100
     assert not lines or ast.get_docstring(ast.parse("\n".join(lines)))
 
@@ -106,7 +105,7 @@ def test_no_file_is_longer_than_one_reads(file):
         "teacher.load_state_dict(student.state_dict())",
         "(log_p.exp() * (log_p - log_q)).sum(-1)",
         "context + without_end(response, run.end_ids) + phrase",
-        "F.cross_entropy(logits, targets[rows]",
+        "F.cross_entropy(logits, targets[part]",
         "copy.deepcopy(model).requires_grad_(False)",
     ],
 )
