@@ -470,19 +470,13 @@ def test_the_teacher_moves_only_at_a_synchronisation(monkeypatch, run_of, sync_e
 # --------------------------------------------------------------------------------------------------
 def test_the_same_seed_gives_the_same_numbers_and_weights(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(sdzero, "make_grader", lambda cfg: CoinGrader())
-<<<<<<< HEAD
-=======
     monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
->>>>>>> tests
     kit.files.save_checkpoint(tokenizer, random_model(), tmp_path / "model")
     found = []
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         cfg = small(str(tmp_path / "model"), out=str(tmp_path / name), seed=seed)
         results = sdzero.train(cfg, sdzero.stages_of(cfg))
-<<<<<<< HEAD
         assert list(results) == ["base", "srt", "sdzero"]
-=======
->>>>>>> tests
         files = "revisions.jsonl", "srt/model.safetensors", "sdzero/model.safetensors"
         found.append([results, *((tmp_path / name / file).read_bytes() for file in files)])
     one, two, three = found

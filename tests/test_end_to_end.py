@@ -47,8 +47,8 @@ def smollm2_run(tmp_path_factory):
     for _ in range(24):
         numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
         rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
-    options = """--max-tokens 14 --srt-questions 8 --distil-questions 6 --eval-questions 5
-        --eval-samples 1 --revisions 2 --srt-epochs 2 --srt-batch 4 --srt-lr 2e-5 --distil-batch 3
+    options = """--max-tokens 14 --srt-questions 8 --distil-questions 3 --eval-questions 2
+        --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 3
         --distil-lr 2e-5 --warmup-steps 1"""
     data = write_lines(folder / "max3.jsonl", rows)
     command = ["--model", model, "--data", data, "--out", str(folder / "run"), *options.split()]
