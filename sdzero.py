@@ -39,7 +39,7 @@ import math
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -896,7 +896,7 @@ def stages_of(cfg: Config) -> list[Stage]:
 def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     """All stages and the evaluations around them, from where the run folder stands on; returns
     results.json's content."""
-    options = {k: v for k, v in asdict(cfg).items() if k not in ("fresh", "plan")}
+    options = kit.run_folder.options_of(cfg)
     kit.ownership.refuse_model_folder(cfg.out, cfg.model)
     kit.run_folder.check_options(cfg.out, options, cfg.fresh)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)

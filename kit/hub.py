@@ -1,11 +1,13 @@
 """Is the hub there? Its own retries take minutes; here a person waits seconds for an answer."""
 
+import functools
 import os
 import threading
 
 from kit.errors import UserError
 
 
+@functools.cache  # a run asks for its model's tokenizer, configuration and weights: once is enough
 def require_hub(name: str, kind: str, advice: str) -> None:
     """Raise UserError within seconds where `name` (a "model" or "dataset", `kind` says which) is
     neither cached nor to be had from the hub."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +372,11 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
             f"{path} holds a run on other content; what changed: {'; '.join(changed)}. Bring that "
             "back, give another --out, or --fresh to discard the run"
         )
+
+
+def options_of(cfg) -> dict:
+    """The options that say what a run is: all but those that only say what to do now."""
+    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan")}
 
 
 def check_options(path: str, options: dict, fresh: bool) -> None:

@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -213,9 +213,8 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
     Raises UserError: with the last line of the run's log where it failed.
     """
     cfg = config_of(job.options)
-    folder, options = Path(cfg.out), asdict(cfg)
-    options = {name: value for name, value in options.items() if name not in ("fresh", "plan")}
-    kit.run_folder.check_options(cfg.out, options, fresh=False)
+    folder = Path(cfg.out)
+    kit.run_folder.check_options(cfg.out, kit.run_folder.options_of(cfg), fresh=False)
     ownership = kit.ownership.Ownership(folder)
     if ownership.begun() and ownership.marker.get("finished"):
         return folder
