@@ -55,6 +55,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         questions = mixed(file_questions(cfg.data, cfg.task))
     else:
         questions = sources[cfg.task]()
+    questions = [q | {"prompt": asked(q["prompt"], cfg)} for q in questions]
 
     if len(questions) < total:
         sizes = scaled_down(sizes, len(questions))
@@ -64,6 +65,23 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         sets[name] = questions[start : start + n]
         start += n
     return sets
+
+
+def asked(prompt, cfg):
+    """A question with --system and --instruction, which are the same in every phase. Earlier turns
+    that came with it stay."""
+    if isinstance(prompt, str):
+        if cfg.instruction:
+            prompt = prompt.removesuffix(MATH_INSTRUCTION) + cfg.instruction
+        if not cfg.system:
+            return prompt
+        prompt = [{"role": "user", "content": prompt}]
+    elif cfg.instruction:
+        *earlier, last = prompt
+        prompt = [*earlier, last | {"content": last["content"] + cfg.instruction}]
+    if cfg.system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": cfg.system}, *prompt]
+    return prompt
 
 
 def mixed(questions: list[dict]) -> list[dict]:
