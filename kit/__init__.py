@@ -6,6 +6,7 @@
     presets      which models are of the embedded model's family
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
+    rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them

@@ -112,6 +112,15 @@ def refusal(tokenizer, messages: list[dict]) -> str | None:
         return f"{(str(e).splitlines() or [type(e).__name__])[0]}{line}"
 
 
+def check_prompts(tokenizer, questions: list[dict], model: str) -> None:
+    """Raise UserError where a model's chat template refuses one of the questions: another model's
+    may have let them pass when their file was read."""
+    for q in questions:
+        if isinstance(q["prompt"], list) and (why := refusal(tokenizer, q["prompt"])):
+            asked = q["prompt"][-1]["content"][:60]
+            raise UserError(f"the chat template of {model} refuses the question {asked!r}: {why}")
+
+
 def cannot_load(model: str, error: Exception) -> UserError:
     return UserError(f"--model {model} cannot be loaded: {str(error).splitlines()[0]}")
 

@@ -170,11 +170,18 @@ def file_questions(path: str, task: str = "math", refusal=None) -> list[dict]:
 
 def template_of(cfg):
     """refusal(messages) for file_questions. Loads the tokenizer when it is first asked, as only
-    questions in chat messages have roles that a template may refuse."""
+    questions in chat messages have roles that a template may refuse; a model that has none is told
+    of by the run that loads it."""
     from kit.loading import load_tokenizer, refusal
 
-    tokenizer = functools.cache(lambda: load_tokenizer(cfg))
-    return lambda messages: refusal(tokenizer(), messages)
+    @functools.cache
+    def tokenizer():
+        try:
+            return load_tokenizer(cfg)
+        except UserError:
+            return None
+
+    return lambda messages: tokenizer() and refusal(tokenizer(), messages)
 
 
 # --------------------------------------------------------------------------------------------------
