@@ -28,7 +28,7 @@ REASONS = re.compile(
     r"\b(?:therefore|thus|hence|so|we|let|let's|gives?|gets?|substituting|solving|adding)\b",
     re.IGNORECASE,
 )
-STEPS = re.compile(r"\b(?:because|since|then|first|next|finally|has|have|is|are)\b", re.IGNORECASE)
+STEPS = re.compile(r"\b(?:because|since|then|first|next|finally)\b", re.IGNORECASE)
 FEW_WORDS, MANY_WORDS = 8, 25
 
 
