@@ -9,6 +9,7 @@
     schedules    learning rates, rounds and synchronisations
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
+    rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them
