@@ -124,12 +124,22 @@ def last_boxes(response, boxes, gold=""):
     parts = len(split(gold, PART)) if gold else 1
     if parts > len(contents) and len(split(contents[-1], PART)) == 1:
         apart = _run(response, boxes, lambda between: not APART.search(between))
-        contents = apart if len(apart) == parts else contents
+        if len(apart) == parts:
+            contents = _with_names(response, boxes[-parts:]) if "=" in gold else apart
     if any(SPACES.fullmatch(content) for content in contents):
         return ""
     if all(content == contents[0] for content in contents):
         return contents[-1]
     return " , ".join(contents)
+
+
+def _with_names(response, boxes):
+    r"""The contents of boxes, with their names if each has one: $x = \boxed{1}$ is x = 1."""
+    name = r"([A-Za-z](?:_\w|_\{\w+\})?) ?= ?\$?$"
+    named = [re.search(name, response[max(0, start - 20) : start]) for start, _, _ in boxes]
+    if not all(named):
+        return [content for _, _, content in boxes]
+    return [f"{m[1]} = {content}" for m, (_, _, content) in zip(named, boxes, strict=True)]
 
 
 def _run(response, boxes, joined):
