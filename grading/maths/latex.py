@@ -77,6 +77,12 @@ TEXTS = (
     r"|bm|boldsymbol|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)"
 )
 
+# Functions that are written as text
+FUNCTIONS = (
+    r"\\text ?\{ ?((?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)|sinh|cosh|tanh|log|ln|lg|gcd|lcm|max|min)"
+    r" ?\}(?= ?[\w\\({^])"
+)
+
 MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 
@@ -139,6 +145,7 @@ def _one_name_for_each_command(text):
     )
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
+    text = re.sub(FUNCTIONS, lambda m: _command(m) + " ", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
     text = re.sub(r"\\text ?\{ ?([ei]) ?\}", r"\1", text)
     text = re.sub(r"\\mathbb ([A-Z])", r"\\mathbb{\1}", text)

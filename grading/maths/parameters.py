@@ -28,8 +28,9 @@ def one_parameter(answer, gold):
     domains = {domain, gold_domain}
     if len(domains) > 1 and domains != {"Z", None}:
         return "", gold
-    letter = letter or _turning(answer, gold)
-    wanted = wanted or _turning(gold, answer)
+    if all("\\pi" in text or "degree" in text for text in (answer, gold)):
+        letter = letter or _turning(answer, gold)
+        wanted = wanted or _turning(gold, answer)
     if letter and wanted and letter != wanted and not _holds(answer, wanted):
         answer = re.sub(rf"(?<![A-Za-z\\]){letter}(?![A-Za-z])", wanted, answer)
     return answer, gold
@@ -37,7 +38,7 @@ def one_parameter(answer, gold):
 
 def _declared(text):
     """(text without the declaration of a parameter, the letter, its domain: Z, N, Z+)."""
-    match = DECLARED.search(text)
+    match = DECLARED.search(text) if "\\in" in text or "integer" in text else None
     if match and _holds(text[: match.start()], match[1]):
         domain = re.sub(r"[^ZN]", "", match[2] or "Z")[-1:] + re.sub(r"[^+*0]", "", match[3] or "")
         return text[: match.start()].strip(), match[1], domain

@@ -39,9 +39,12 @@ AND = re.compile(WORD % ("and", "and") + r"|\\land(?![A-Za-z])|&")
 COMMA = re.compile(r"[,;]|\\newline")
 CUP = re.compile(r"\\cup(?![A-Za-z])|(?<= )U(?= )")
 MINUS_SET = re.compile(
-    r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?= ?\\\{)|" + WORD % ("except", "except")
+    r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?= ?\\\{)"
 )
 ANY = re.compile(rf"{OR.pattern}|{AND.pattern}|{COMMA.pattern}")
+ALL_BUT = re.compile(
+    r"(?:\\text ?\{ ?)?all real(?: number)?s?,? except(?: for)? ?\}?(.*?)\}?", re.IGNORECASE
+)
 COLON = re.compile(r":|" + WORD % ("to", "to"))
 
 
@@ -64,6 +67,9 @@ def parse_answer(text, agree):
         text,
     ):
         return ("set", [])
+    all_but = ALL_BUT.fullmatch(text) if "except" in text else None
+    if all_but:
+        return punctured(split(all_but[1], ANY), None)
     whole = re.fullmatch(r"\\text\{(.*)\}", text, re.DOTALL)
     if whole and closing_brace(text, 5) == len(text) - 1:
         inner = whole[1].strip()
@@ -165,8 +171,6 @@ def _french_interval(text):
 
 def _difference_of_sets(text, left, right):
     """All reals, or an interval, without some points or an interval."""
-    if left == ("reals", REALS, None) and right[0] in ("value", "list"):  # all reals except 0
-        right = ("set", right[1] if right[0] == "list" else [right])
     if left == ("reals", REALS, None) and right[0] == "set":
         return punctured([node[1] for node in right[1]], None)
     left, right = as_reals(left), as_reals(right)
@@ -276,7 +280,7 @@ def _elements(inside):
 
 def joined(node):
     """A list of sets of reals as one set: "x > 1, x < 2" means both, "x < 1, x > 2" either."""
-    if node[0] != "list" or any(part[0] != "reals" for part in node[1]):
+    if node[0] != "list" or any(part[0] != "reals" or part[2] != node[1][0][2] for part in node[1]):
         return node
     whole = ("reals", [piece for part in node[1] for piece in part[1]], node[1][0][2])
     return intersection(node[1]) or whole

@@ -81,7 +81,10 @@ def congruence(text, parse):
     residues = node[1] if node[0] in ("list", "set") else [node]
     if any(residue[0] != "value" for residue in residues):
         return None
-    return ("congruent", plain(match[1] or ""), [residue[1] for residue in residues], match[3])
+    name, texts = plain(match[1] or ""), [residue[1] for residue in residues]
+    if len(texts) == 1 and exact(name) and is_name(texts[0]):  # 3 \\equiv x
+        name, texts = plain(texts[0]), [name]
+    return ("congruent", name, texts, match[3])
 
 
 def _equation(sides, parse, agree):
@@ -113,6 +116,11 @@ def _equation(sides, parse, agree):
         return ("either", parse(sides[0]), parse(sides[-1]))
     if len(sides) == 2 and is_quantity(sides[0]) and not re.search(r"[A-Za-z]", bare(sides[1])):
         return ("named", plain(sides[0]), parse(sides[1]))  # m + n = 5
+    letters = [set(re.findall(r"[A-Za-z]", bare(side))) for side in sides]
+    if all(found == letters[0] for found in letters) and all(
+        agree(side, sides[-1]) for side in sides[:-1]
+    ):
+        return ("either", parse(sides[0]), parse(sides[-1]))  # (x + 1)^2 = x^2 + 2x + 1
     return ("equation", sides) if len(sides) == 2 else ("none",)
 
 
@@ -219,7 +227,9 @@ def _rounds_to(value, decimal):
     if number is None or not hasattr(number, "evalf") or number.free_symbols:
         return False
     places = len(decimal.partition(".")[2])
-    gap = abs(number.evalf(30) - symbolic(decimal).evalf(30))
+    number, rounded = number.evalf(30), symbolic(decimal).evalf(30)
+    gap = abs(number - rounded) * 10**places
     if not gap.is_Float and not gap.is_zero or not places and number.is_Integer:
         return False
-    return bool(gap * 10**places * (1 if places else 2) <= 1)
+    # rounded, or cut off
+    return bool(gap <= 0.5 or gap < 1 and places and abs(rounded) < abs(number))

@@ -92,7 +92,7 @@ TAIL = re.compile(
     r"|(?<=[\d)} ])[^\W\d_a-zA-Z]{1,2}"
     r"|(?<=[}a-zA-Z0-9]) ?/ ?(?=\\text|[a-z]+$|[a-z]+\^)"
     r"|(?<=/)[a-z]+"
-    r"|\\cdot (?=\\text)))+$"
+    r"|\\cdot ?(?=\\text)))+$"
 )
 
 # Chinese, Japanese and Korean words for things that are counted
@@ -193,8 +193,8 @@ def _counts(phrase, trusted, is_one):
         return False
     under, counted = False, False
     for word in re.findall(r"/|\^ ?-?\d|[^\s/^]+", phrase):
-        if word == "/" or word.startswith("^"):
-            under = under or word == "/"
+        if word == "/" or word.startswith("^") or word == "of" and counted:
+            under = under or not word.startswith("^")  # and any noun may follow
         elif word.lower() in trusted and not bends(word):
             counted = True
         elif _known(word) and word != "K" or word in ("square", "cubic"):

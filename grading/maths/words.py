@@ -23,8 +23,8 @@ PARTS |= {"twelfth": 12}
 
 # Words that negate, scale or reckon with what they stand beside, also with an s
 SCALING = set(
-    "negative opposite inverse reciprocal complement factorial percent percentage fail equal mean "
-    "invalid score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
+    "negative opposite inverse reciprocal complement factorial percent percentage fail invalid "
+    " score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
 )
 # Words that belong to a name: "the number of cars", "correct answer"
 NAMING = set("a an the of to in is are was be its this answer correct right reward".split())
@@ -38,7 +38,7 @@ BENDING = set(
     "least most more less fewer at any every some other others something anything everything "
     "nothing whatever unknown undefined infinite false true wrong incorrect rejected eliminated "
     "mistake typo oops wait nope sorry ignore previous all instructions because etc vs versus "
-    "squared cubed doubled halved tripled twice thrice double triple modulo mod root power log "
+    "means equals squared cubed doubled halved tripled twice thrice double triple modulo mod root power log "
     "sqrt yes us zero".split()
 )
 
@@ -155,11 +155,13 @@ def is_one_option(text):
         return False
     words = re.findall(r"(?<![A-Za-z\\])[A-Za-z']+", text)
     # The text of an option is a phrase of its own; a verdict goes on in small letters.
-    verdict = {"is", "are", "was", "or", "and", "but", "maybe", "wrong", "incorrect", "rejected"}
-    if set(words) & (verdict - {"and", "is", "are", "was"}) or words[:1] and words[0] in verdict:
+    verdicts = {"or", "but", "maybe", "perhaps", "wrong", "incorrect", "rejected", "eliminated"}
+    if set(words) & verdicts or words[:1] and words[0] in ("is", "are", "was", "and"):
         return False
     return not re.search(
-        r"(?:^|[,;.-]) ?(?:[A-E]|[Nn]o|not|[Ww]ait|[Aa]ctually|false|invalid)(?![A-Za-z])", text
+        r"n't|[a-z] [A-E](?![A-Za-z])|(?:^|[,;.-]) ?"
+        r"(?:[A-E]|[Nn]o|not|[Ww]ait|[Aa]ctually|false|invalid|[a-z]+ly)(?![A-Za-z])",
+        text,
     )
 
 
