@@ -73,6 +73,8 @@ def parse_answer(text, agree):
     whole = re.fullmatch(r"\\text\{(.*)\}", text, re.DOTALL)
     if whole and closing_brace(text, 5) == len(text) - 1:
         inner = whole[1].strip()
+        if measure := added_up(inner):
+            return ("value", measure)
         if (
             re.fullmatch(r"[A-Z](?: ?[,;] ?[A-Z])+", inner)
             or re.search(r"[\d=<>\\]", inner)

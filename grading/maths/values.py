@@ -15,8 +15,8 @@ from grading.maths.words import (
     as_based,
     as_choice,
     as_words,
+    in_figures,
     is_one_option,
-    number_in_words,
     split_percent,
 )
 
@@ -62,8 +62,7 @@ def same_value(a, g, same_answer, strict=True):
         )
     if re.search(r"\d ?\\frac", g):  # 2 + 1/2 says the mixed number
         a = re.sub(r"^(\d+) ?\+ ?(?=\\frac ?\{\d+\} ?\{\d+\}$)", r"\1 ", a)
-    one, other = number_in_words(one), number_in_words(other)
-    a, g = str(a if one is None else one), str(g if other is None else other)
+    a, g = in_figures(one) or a, in_figures(other) or g
 
     # A number, or an expression, with a percent sign or a unit.
     a, a_percent = split_percent(a)

@@ -97,6 +97,16 @@ def number_in_words(words):
     return Fraction(count, part) if len(words) > 1 or words[0] == "half" else None
 
 
+def in_figures(words):
+    """The number that words begin with as text, and the rest: "five apples"; None if they do not."""
+    words = (words or "").split()
+    for at in range(min(len(words), 12), 0, -1):
+        number = number_in_words(" ".join(words[:at]))
+        if number is not None:
+            return f"{number}\\text{{ {' '.join(words[at:])} }}" if words[at:] else str(number)
+    return None
+
+
 def _cardinal(words):
     """The whole number of words such as "two hundred and five", or None."""
     total, group, last = 0, None, 0
