@@ -3,7 +3,19 @@
 The only room that imports the two, and only when it is first used: they take about a second.
 """
 
+import dataclasses
+import functools
 import re
+
+
+@functools.cache
+def _config():
+    """How math-verify parses: without its own units, for which 5t is 5 and "5 less" too."""
+    from math_verify import LatexExtractionConfig
+
+    config = LatexExtractionConfig()
+    plain = dataclasses.replace(config.normalization_config, units=False)
+    return [dataclasses.replace(config, normalization_config=plain)]
 
 
 def symbolic(text):
@@ -11,7 +23,7 @@ def symbolic(text):
 
     Decimals become fractions before it sees them: no rounding.
     """
-    from math_verify import LatexExtractionConfig, parse
+    from math_verify import parse
 
     text = re.sub(
         r"(?<![\d.^_])(\d*)\.(\d+)(?!\d*\.)",
@@ -27,9 +39,7 @@ def symbolic(text):
     text = re.sub(r"\\text ?\{ ?degree ?\}", "", text)
     text = re.sub(r"(?<![A-Za-z\\])([A-Za-z]) (?=[A-Za-z](?![A-Za-z]))", r"\1\\cdot ", text)
     text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)  # the parser trips over some blanks
-    parsed = parse(
-        "$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None
-    )
+    parsed = parse("$" + text + "$", extraction_config=_config(), parsing_timeout=None)
     if not parsed or isinstance(parsed[0], str):
         return None
     # The parser knows more about some symbols than about others; here one letter is one symbol.
