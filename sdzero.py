@@ -722,18 +722,21 @@ def srt(run: Run, model) -> None:
 def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
     """The rows of each record that has any, but for rows longer than --srt-sequence. Raises
     UserError where none is left."""
-    rows = [srt_rows(record, cfg) for record in records]
-    fitting = [[row for row in of_one if len(row.ids) <= cfg.srt_sequence] for of_one in rows]
-    too_long = sum(map(len, rows)) - sum(map(len, fitting))
+    fitting, too_long = [], 0
+    for rows in (srt_rows(record, cfg) for record in records):
+        short = [row for row in rows if len(row.ids) <= cfg.srt_sequence]
+        too_long += len(rows) - len(short)
+        if short:
+            fitting.append(short)
     if too_long:
         print(f"{too_long} rows are longer than --srt-sequence {cfg.srt_sequence}: left out")
-    if not any(fitting):
+    if not fitting:
         raise UserError(
             f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
             f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
             "first answers that there are not"
         )
-    return [of_one for of_one in fitting if of_one]
+    return fitting
 
 
 # --------------------------------------------------------------------------------------------------
