@@ -49,7 +49,7 @@ import kit
 from kit.errors import UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
-from kit.presets import TINY, preset
+from kit.presets import TINY, adapter_rates, preset
 from kit.seeds import derived_seed, permutation, shuffled
 from kit.tables import mean, rate
 
@@ -144,6 +144,7 @@ class Config:
     gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
     micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
+    lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
     offload: bool = option(False, "moments and low halves of weights in CPU memory: slower")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
@@ -160,7 +161,7 @@ def make_config(cls=Config, /, **given) -> Config:
 
     Raises UserError for a value out of its range, and for options that contradict each other.
     """
-    cfg = cls(**{**preset(given.get("model", Config.model)), **given})
+    cfg = cls(**{**preset(given.get("model", Config.model)), **adapter_rates(cls, given)})
     check_ranges(cfg)
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
@@ -711,8 +712,8 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
 
 
 def frozen_copy(model):
-    """The teacher: the same weights, no gradients."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """The teacher: the same weights, no gradients. With --lora all but the adapters are shared."""
+    return copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False).eval()
 
 
 @dataclass

@@ -13,6 +13,7 @@
     tokens       the ids that a text has between other text
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
+    adapters     --lora: low-rank adapters, by peft
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
     ranks        several processes (torchrun)

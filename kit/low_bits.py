@@ -78,13 +78,18 @@ def split_weights(model) -> None:
     model.config.dtype = torch.bfloat16
 
 
+def trained(model) -> list:
+    """The parameters that training changes: all, or with adapters (--lora) theirs."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def copy_weights(model) -> list:
-    """The fp32 weights, in CPU memory; put_weights brings them back."""
-    return [exact(p).to("cpu", copy=True) for p in model.parameters()]
+    """The fp32 weights that are trained, in CPU memory; put_weights brings them back."""
+    return [exact(p).to("cpu", copy=True) for p in trained(model)]
 
 
 def put_weights(model, saved: list) -> None:
-    for p, weight in zip(model.parameters(), saved):
+    for p, weight in zip(trained(model), saved):
         is_split = p.dtype == torch.bfloat16
         p.data = weight.to(p.device, copy=True)
         if is_split:
@@ -162,7 +167,7 @@ def adamw(model, lr: float, weight_decay: float, cfg):
     """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
     kept off the GPU."""
     options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
-    parameters = list(model.parameters())
+    parameters = trained(model)
     if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
         return torch.optim.AdamW(parameters, fused=True, **options)
     moments = getattr(torch, cfg.moments)

@@ -1,6 +1,7 @@
 """The embedded model's own defaults: it is 20,000 times smaller, and learns at other rates."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 ALIASES = {
@@ -35,6 +36,20 @@ def is_tiny(model: str) -> bool:
         return json.loads(file.read_text()).get("sdzero_family") == "tiny"
     except (OSError, ValueError, AttributeError):
         return False  # a hub id, a .gguf file; a damaged config is reported where it is loaded
+
+
+# Adapters (--lora) learn at higher rates than whole weights (docs/memory_and_speed.md).
+LORA_RATES = 10
+
+
+def adapter_rates(cls, given: dict) -> dict:
+    """given, and with --lora each learning rate that was not given, LORA_RATES times that of whole
+    weights: the preset's, or the default of the dataclass cls."""
+    if not given.get("lora"):
+        return given
+    defaults = {f.name: f.default for f in fields(cls)} | preset(given.get("model", cls.model))
+    rates = {n: LORA_RATES * v for n, v in defaults.items() if n in ("srt_lr", "distil_lr", "lr")}
+    return rates | given
 
 
 def preset(model: str) -> dict:

@@ -49,7 +49,7 @@ def sum_gradients(model) -> None:
     """Add up the ranks' gradients."""
     if world() == 1:
         return
-    for p in model.parameters():
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         dist.all_reduce(p.grad)
 
