@@ -146,6 +146,7 @@ class Config:
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
     lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
     offload: bool = option(False, "moments and low halves of weights in CPU memory: slower")
+    shard: bool = option(False, "torchrun: moments, low halves of weights shared out over ranks")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
     eval_split: Literal["test", "val"] = option(
@@ -193,6 +194,7 @@ def contradictions(cfg: Config) -> list[tuple[bool, str]]:
         (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
         (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
         (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
+        (cfg.shard and not (cfg.plan or kit.ranks.launched()), "--shard is for torchrun's ranks"),
     ]
 
 

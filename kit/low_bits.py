@@ -8,6 +8,8 @@ import functools
 
 import torch
 
+from kit import ranks, shards
+
 SLICE = 2**20  # weights that are split, or stepped, at a time
 
 
@@ -165,11 +167,14 @@ def step_slice(w, g, m, v, step: int, group: dict) -> None:
 
 def adamw(model, lr: float, weight_decay: float, cfg):
     """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
-    kept off the GPU."""
+    kept off the GPU. With --shard, and other ranks, states are shared out."""
     options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
     parameters = trained(model)
-    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
-        return torch.optim.AdamW(parameters, fused=True, **options)
     moments = getattr(torch, cfg.moments)
     group = {"params": parameters, "moments": moments, "offload": cfg.offload}
-    return SplitAdamW([group], **options)
+    kind = SplitAdamW
+    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+        kind, group, options["fused"] = torch.optim.AdamW, {"params": parameters}, True
+    if cfg.shard and ranks.world() > 1:
+        return shards.sharded(kind, group, options)
+    return kind([group], **options)

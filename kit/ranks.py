@@ -11,9 +11,14 @@ import torch
 import torch.distributed as dist
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
 def start(device: str) -> None:
     """Join the other processes where torchrun started this one; then one rank talks."""
-    if "RANK" in os.environ and not dist.is_initialized():
+    if launched() and not dist.is_initialized():
         on_gpu = torch.cuda.is_available() and device != "cpu"
         dist.init_process_group("nccl" if on_gpu else "gloo")
     if rank() > 0:

@@ -21,6 +21,7 @@ from kit.files import read_json, read_results, replace_file, save_checkpoint, wr
 from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
+from kit.shards import drop_other_halves, on_first_rank, own, stepped_here
 
 try:
     import fcntl
@@ -165,14 +166,17 @@ class RunFolder:
     # saved states ---------------------------------------------------------------------------------
     def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
         """Keep everything that later steps depend on. The state before this one is kept too."""
+        optimized = optimizer and own(optimizer).state
+        states = [optimized.get(p) for p in model.parameters()] if optimizer else []
+        states, low_bits = on_first_rank(states), on_first_rank(take_halves(model))
         if not self.writes:
             return
         state = {
             "phase": phase,
             "step": step,
             "model": own_state(model, model),
-            "low_bits": take_halves(model),
-            "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
+            "low_bits": low_bits,
+            "optimizer": [state or {} for state in states],
             "teacher": teacher and own_state(teacher, model),
             "totals": self.totals,
             "seconds": time.time() - self.start,
@@ -203,11 +207,14 @@ class RunFolder:
         put_halves(model, self.saved["low_bits"])
         # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
         offload = optimizer.param_groups[0].get("offload")
+        here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
-            optimizer.state[p] = {
-                k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
-                for k, v in state.items()
-            }
+            if p in here:
+                own(optimizer).state[p] = {
+                    k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
+                    for k, v in state.items()
+                }
+        drop_other_halves(model.parameters(), optimizer)
         if self.saved["teacher"]:
             load_own_state(teacher, self.saved["teacher"])
         return self.saved["step"]
@@ -384,8 +391,8 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
 
 
 def options_of(cfg) -> dict:
-    """The options that say what a run is: all but those that only say what to do now."""
-    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan")}
+    """The options that say what a run is: all but those that only say what to do now, or where."""
+    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan", "shard")}
 
 
 def check_options(path: str, options: dict, fresh: bool) -> None:
