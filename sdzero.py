@@ -9,10 +9,10 @@ reward r, and writes a better answer.
     tuples whose revision is verified, and fine-tune on
     L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
   Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student,
-    grade it, and pull the student to what the teacher says of the same tokens once it has seen the
-    whole answer and its verdict:
+    grade it, and pull the student's next-token distributions to the teacher's over the same y,
+    which the teacher gives after it has read all of y and its verdict:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
-    From time to time the teacher may be set to the student.
+    From time to time the teacher may be set to the student (Schedule.synchronises).
   (The code divides these sums by the tokens of a batch: docs/differences.md.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
@@ -20,16 +20,19 @@ reward r, and writes a better answer.
     python sdzero.py --help                                       # every option
 
 Read from top to bottom: configuration, prompts, rollouts, rewards, losses, phase 1, phase 2,
-evaluation, main. Equation and section numbers are the paper's. `kit.` marks the machine room (out
-of memory, several processes, resuming, loading): what makes this robust and fast, never the idea.
+evaluation, main. Equation and section numbers are the paper's. `kit` is the machine room (out of
+memory, several processes, resuming, loading, seeds): what makes this robust and fast, never the
+idea. Only its trimming touches what is trained on.
 
 Words, one for one thing:
-  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration"
+  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration", a worked
+             solution, which baselines alone read
   context    the token ids that a model reads before it answers: chat(x), or the reviser's
   response   y, the token ids that it then sampled; with its end token, if it came to one
-  sample     a dict: a graded response with its context, text, reward and question
-  tuple      x, y_init, P_r, y_revised: what phase 1 collects; its record, a dict, is a line of
-             revisions.jsonl
+  rollout    sampling a response from the policy, the model that is trained, and grading it
+  sample     what a rollout gives, a dict: a response's ids, context, text, reward and question
+  record     x, y_init, P_r, y_revised, a tuple of the paper's D_revision: what phase 1 collects, a
+             dict, a line of revisions.jsonl
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
 """
@@ -86,7 +89,7 @@ class Config:
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
     srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
-    eval_questions: int = option(500, "of the validation set, and of the test set", least=1)
+    eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(0.7, "of rollouts; the KL's is 1", above=0, heading="sampling")
@@ -109,11 +112,11 @@ class Config:
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
-        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2): if y_init was wrong, always",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2); wrong: if y_init was wrong alone",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
-    srt_epochs: int = option(3, "epochs over the kept tuples", least=1)
-    srt_batch: int = option(64, "tuples per optimiser step", least=1)
+    srt_epochs: int = option(3, "epochs over the kept records", least=1)
+    srt_batch: int = option(64, "records per optimiser step", least=1)
     srt_lr: float = option(5e-6, "peak learning rate; then a cosine to 0", above=0, most=1)
     srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
 
@@ -123,12 +126,12 @@ class Config:
     distil_epochs: int = option(1, "epochs over the questions", least=1)
     distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
     distil_lr: float = option(
-        5e-6, "learning rate; constant but for warm-up, --decay", above=0, most=1
+        5e-6, "learning rate; constant but for warm-up and --decay", above=0, most=1
     )
-    warmup_steps: int = option(20, "steps of linear warm-up", least=0)
+    warmup_steps: int = option(20, "steps of linear warm-up, in each round", least=0)
     decay: float = option(
         0.0,
-        "last part of each round, over which the learning rate falls to 0; 0: constant",
+        "share of each round, at its end, over which the learning rate falls to 0; 0: constant",
         least=0,
         most=1,
     )
@@ -145,8 +148,10 @@ class Config:
     micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
     lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
-    offload: bool = option(False, "moments and low halves of weights in CPU memory: slower")
-    shard: bool = option(False, "torchrun: moments, low halves of weights shared out over ranks")
+    offload: bool = option(
+        False, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
+    )
+    shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
     eval_split: Literal["test", "val"] = option(
@@ -172,7 +177,7 @@ def make_config(cls=Config, /, **given) -> Config:
     for contradiction, line in contradictions(cfg):
         if contradiction:
             raise UserError(line)
-    srt_questions, distil_questions = divide(cfg)
+    srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
     steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
     if cfg.method == "sdzero" and cfg.rounds > steps:
@@ -198,38 +203,6 @@ def contradictions(cfg: Config) -> list[tuple[bool, str]]:
     ]
 
 
-def divide(cfg: Config) -> tuple[int, int]:
-    """Questions of phase 1 and of phase 2. With --samples, N1 and N2 are but a ratio: as many
-    questions as make that many responses, never more (responses_of says how many).
-
-    Raises UserError where they are too few.
-    """
-    if not cfg.samples:
-        return cfg.srt_questions, cfg.distil_questions
-    per_question = cfg.first_answers * (1 + cfg.revisions)
-    srt, distil = cfg.srt_questions * per_question, cfg.distil_questions * cfg.distil_epochs
-    share = cfg.srt_share or srt / (srt + distil)
-    if cfg.method == "srt":
-        share = 1.0
-    elif not cfg.phase1:
-        share = 0.0
-    n1 = min(round(share * cfg.samples / per_question), cfg.samples // per_question)
-    n2 = (cfg.samples - n1 * per_question) // cfg.distil_epochs
-    if (cfg.phase1 and not n1) or (cfg.method == "sdzero" and not n2):
-        raise UserError(
-            f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}, one "
-            f"of phase 2 {cfg.distil_epochs}, and --srt-share {share:.3g} goes to phase 1"
-        )
-    return n1, n2
-
-
-def responses_of(cfg: Config, srt_questions: int, distil_questions: int) -> dict[str, int]:
-    """How many responses training generates, by kind."""
-    first = srt_questions * cfg.first_answers if cfg.phase1 else 0
-    in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
-    return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
-
-
 # --------------------------------------------------------------------------------------------------
 # Prompts. Everything is built from token ids: what was sampled is never decoded and encoded again.
 # --------------------------------------------------------------------------------------------------
@@ -250,7 +223,7 @@ def control_phrases(cfg: Config, model_type: str) -> Phrases:
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
-    """The ids that "\\n\\n" + P_r + "\\n\\n" has in text: tokenised alone it can come out else."""
+    """The ids that "\\n\\n" + P_r + "\\n\\n" has inside a text: alone it may have others."""
     delimited = [f"\n\n{text}\n\n" for text in phrases]
     return Phrases(*(kit.tokens.ids_in_running_text(tokenizer, text) for text in delimited))
 
@@ -279,8 +252,18 @@ def reviser_ids(run, context: list[int], response: list[int], reward: float) -> 
     be over (a y that was cut off has none to lose). What follows is a new answer in phase 1, and
     y once more, as it was sampled, in phase 2.
     """
-    phrase = run.phrases.if_right if reward else run.phrases.if_wrong
+    phrase = phrase_for(run, reward)
     return context + without_end(response, run.end_ids) + phrase
+
+
+def phrase_for(run, reward: float) -> list[int]:
+    """P_r, as ids."""
+    return run.phrases.if_right if reward else run.phrases.if_wrong
+
+
+def reviser_contexts(run, samples: list[dict]) -> list[list[int]]:
+    """What the reviser reads of each sample."""
+    return [reviser_ids(run, s["context"], s["ids"], s["reward"]) for s in samples]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -294,10 +277,10 @@ class Run:
     tokenizer: object
     grader: object  # grade(texts, answers) -> rewards
     questions: dict  # "srt", "distil", "val" and "test": each question stands in one of them
-    phrases: Phrases  # as ids
+    phrases: Phrases  # as ids, with the blank lines around them
     end_ids: list  # every token that ends a response
     room: object  # what fits in memory at once (kit.losses.Room)
-    folder: object = None  # kit.run_folder.RunFolder; None: nothing is written
+    folder: object = None  # kit.run_folder.RunFolder; None where a model is only sampled from
 
 
 def generate(
@@ -318,15 +301,15 @@ def generate(
         **({"do_sample": False} if greedy else sampling),
     )
 
-    def sample(batch, seed):
+    def sample_batch(batch, _seed):  # torch has been seeded with it
         ids, mask = kit.sampling.left_padded(batch, run.end_ids[0], model.device)  # (B, T), (B, T)
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return output[:, ids.shape[1] :].tolist()  # (B, new tokens), padded behind the first end
 
     if kit.sampling.continuous(model):
-        sample = kit.sampling.continuous_batching(model, config, run.room)
+        sample_batch = kit.sampling.continuous_batching(model, config, run.room)
     with kit.sampling.plain_distribution(model):  # eval mode, without the checkpoint's own settings
-        return kit.sampling.in_batches(run, model, contexts, sample, seed, label)
+        return kit.sampling.in_batches(run, model, contexts, sample_batch, seed, label)
 
 
 def rollouts(
@@ -349,7 +332,7 @@ def make_grader(cfg: Config):
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
     """The reward check (Sec. 2): r(y, a) = 1 if the final answer of y is a, else 0 -> samples.
 
-    A response that was cut off is wrong, whatever it says so far.
+    A response that was cut off is wrong, whatever it says so far. None is empty.
     """
     samples = [
         {
@@ -379,8 +362,9 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
 
 # --------------------------------------------------------------------------------------------------
-# Losses. Each is a function of logits (n, V) that gives one value per token (n,). The logits of N
-# tokens are made part by part, from hidden states; a `part` is a slice of the N.
+# Losses. Each is a function of logits (n, V), at least fp32, that gives one value per token (n,).
+# kit.losses.token_loss makes the logits of N tokens from hidden states, `part` by part (a slice of
+# the N), and takes the gradient of each part at once: they are never whole in memory.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -390,8 +374,8 @@ def kl(p_logits, q_logits):
 
 
 def fast_kl(p_logits, q_logits):
-    """kl() in half the memory and time, tested equal to it in value and in both gradients. To train
-    on the formula itself, return kl(p_logits, q_logits) here."""
+    """kl() in half the memory and time, tested equal to it in value and in both gradients; logits
+    stay as they are. To train on the formula itself, return kl(p_logits, q_logits) here."""
     return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
 
@@ -417,7 +401,8 @@ DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
 def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
     """Phase 2's divergence at N tokens, from the hidden states that predict them.
 
-    hidden (N, H), teacher_hidden (N, H') without gradient -> (sum, values (N,) without gradient)
+    hidden (N, H), teacher_hidden (N, H) without gradient -> (sum, to train on; the values (N,)
+    without gradient, for studies)
     """
     divergence, teacher_head = DIVERGENCES[cfg.divergence], kit.losses.head_of(teacher)
 
@@ -433,7 +418,7 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
 def nll_loss(model, hidden, targets, weights=None):
     """Cross-entropy -log pi(target) at N tokens, in nats: the terms of Eq. 1 and 2.
 
-    hidden (N, H), targets (N,), weights (N,) -> (sum, values (N,) without gradient)
+    hidden (N, H), targets (N,), weights (N,) -> (sum, to train on; values (N,), for studies)
     """
 
     def loss_fn(logits, part):
@@ -444,7 +429,7 @@ def nll_loss(model, hidden, targets, weights=None):
 
 
 def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
-    """The last hidden states that predict the response tokens, row after row: (N, H) for N tokens.
+    """The last layer's hidden states, where they predict response tokens, row after row: (N, H).
 
         read     c0    c1    c2    y0    y1           (y2, the last, is predicted, never read)
         keep               h(c2) h(y0) h(y1)
@@ -474,12 +459,14 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
 
     loss_of(indices of a pass's rows) is divided by the tokens of the whole step already, so the
     gradient does not depend on how rows are put into passes. lengths: tokens of each row.
+    in_passes puts them so that they fit in memory, tries again from clean gradients where they did
+    not, and sums over processes.
     """
 
     def work(passes):
         total = 0.0
-        for rows in passes:
-            loss = loss_of(rows)
+        for indices in passes:
+            loss = loss_of(indices)
             loss.backward()  # adds to .grad
             total += loss.detach().double()
         return total
@@ -506,26 +493,27 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
 # Phase 1: self-revision training (Sec. 2.1)
 # --------------------------------------------------------------------------------------------------
 def collect_revisions(run: Run, model) -> list[dict]:
-    """First answers and their revisions: one record per tuple, kept or not, and why."""
+    """First answers and their revisions: one record per revision, kept or not, and why."""
     cfg, questions = run.cfg, repeat(run.questions["srt"], run.cfg.first_answers)
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
     seed = derived_seed(cfg.seed, "init")
     responses = generate(run, model, contexts, seed, "phase 1: first answers")  # y_init ~ pi(.|x)
-    first = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
-    run.folder.log("init", 0, **run.folder.count(first))
+    first_answers = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
+    run.folder.log("init", 0, **run.folder.count(first_answers))
 
-    first = repeat(first, cfg.revisions)
-    questions = [y["question"] for y in first]
-    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
+    revised_ones = repeat(first_answers, cfg.revisions)  # what is revised, once per revision
+    questions = [first["question"] for first in revised_ones]
+    contexts = reviser_contexts(run, revised_ones)
     seed = derived_seed(cfg.seed, "revise")
     responses = generate(run, model, contexts, seed, "phase 1: revisions")  # ~ pi(.|x, y_init, P_r)
-    revised = grade(run, questions, contexts, kit.trimming.trimmed(run, responses, openings=True))
-    run.folder.log("revise", 0, **run.folder.count(revised))
+    responses = kit.trimming.trimmed(run, responses, openings=True)
+    revisions = grade(run, questions, contexts, responses)
+    run.folder.log("revise", 0, **run.folder.count(revisions))
 
     records, seen = [], set()
-    for y, z in zip(first, revised):
-        ids = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
-        records.append(record_of(run, y, z, why_kept(z, repeated=ids in seen)))
+    for first, revised in zip(revised_ones, revisions):
+        ids = (tuple(first["context"]), tuple(first["ids"]), tuple(revised["ids"]))
+        records.append(record_of(run, first, revised, why_kept(revised, repeated=ids in seen)))
         seen.add(ids)
     return records
 
@@ -536,18 +524,17 @@ def repeat(items: list, times: int) -> list:
 
 
 def why_kept(revised: dict, repeated: bool) -> str:
-    """What a revision is: verified, or truncated, wrong, or a duplicate (first answer and revision
-    have the ids of an earlier tuple's)."""
+    """What a revision is: a duplicate (first answer and revision have the ids of an earlier
+    record's), truncated, wrong, or verified."""
+    if repeated:
+        return "duplicate"
     if not revised["finished"]:
         return "truncated"
-    if not revised["reward"]:
-        return "wrong"
-    return "duplicate" if repeated else "verified"
+    return "verified" if revised["reward"] else "wrong"
 
 
 def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
-    """A tuple as revisions.jsonl has it; D_revision are those with r(y_revised) = 1 (Sec. 2.1)."""
-    phrase = run.phrases.if_right if first["reward"] else run.phrases.if_wrong
+    """A line of revisions.jsonl; D_revision are the records whose revision was kept (Sec. 2.1)."""
     return {
         "prompt": first["question"]["prompt"],
         "answer": first["question"]["answer"],
@@ -556,7 +543,7 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
         "init_reward": first["reward"],
         "init_finished": first["finished"],
         "init_text": first["text"],
-        "control_phrase": to_text(run.tokenizer, phrase).strip(),
+        "control_phrase": to_text(run.tokenizer, phrase_for(run, first["reward"])).strip(),
         "revised_reward": revised["reward"],
         "revised_finished": revised["finished"],
         "revised_text": revised["text"],
@@ -568,7 +555,7 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
 
 
 class Row(NamedTuple):
-    """A sequence to train on: ids[start:] is a target, for each start.
+    """A sequence to train on: ids[start:] is a target, for each start; starts are ascending.
 
     Eq. 1 and Eq. 2 score parts of the same ids, so one row and one pass serve both. A token of both
     targets counts twice:   ids  x  y_init  P_r  y_revised   starts behind x and behind P_r
@@ -580,7 +567,7 @@ class Row(NamedTuple):
 
 
 def srt_rows(record: dict, cfg: Config) -> list[Row]:
-    """The rows of one tuple, in sampled ids (less what trimming cut): Eq. 1 + Eq. 2 (Eq. 3).
+    """The rows of one record, in sampled ids (less what trimming cut): Eq. 1 + Eq. 2 (Eq. 3).
 
     Eq. 2 has y_init as a target too, wrong ones included: the model learns to catch its mistake.
     """
@@ -618,22 +605,22 @@ class Training(NamedTuple):
     """How rows are fine-tuned on."""
 
     epochs: int
-    batch: int  # tuples per step
+    batch: int  # records per step
     lr: float  # peak
     weight_decay: float
 
 
-def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Training) -> None:
-    """Minimise -log pi(target), averaged over the targets' tokens of a batch of tuples (one that is
-    in two targets counts twice, above and below)."""
-    steps_per_epoch = math.ceil(len(tuples) / how.batch)
+def fine_tune(run: Run, model, rows_of_each: list[list[Row]], phase: str, how: Training) -> None:
+    """Minimise -log pi(target), averaged over the targets' tokens of a batch of records (a token in
+    two targets counts twice, in the sum and in its divisor). rows_of_each: a record's rows."""
+    steps_per_epoch = math.ceil(len(rows_of_each) / how.batch)
     steps = how.epochs * steps_per_epoch
     optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg)
     model.train()
     for step in run.folder.steps(phase, steps, model, optimizer):
-        epoch, first = step // steps_per_epoch, step % steps_per_epoch * how.batch
-        order = permutation(len(tuples), run.cfg.seed, phase, epoch)
-        rows = [row for i in order[first : first + how.batch] for row in tuples[i]]
+        epoch, offset = step // steps_per_epoch, step % steps_per_epoch * how.batch
+        order = permutation(len(rows_of_each), run.cfg.seed, phase, epoch)
+        rows = [row for i in order[offset : offset + how.batch] for row in rows_of_each[i]]
         tokens = sum(len(row.ids) - start for row in rows for start in row.starts)
         loss = backward_nll(run, model, rows, normaliser=tokens)
         run.folder.count_trained(tokens)
@@ -661,7 +648,7 @@ def srt_records(run: Run, model) -> list[dict]:
     kept = [r for r in records if r["kept"]]
     counts = dict(Counter(r["why"] for r in records))
     corrected = sum(not r["init_reward"] for r in kept)
-    print(f"{len(records)} tuples: {counts}; of the kept, {corrected} correct a wrong answer")
+    print(f"{len(records)} revisions: {counts}; of the kept, {corrected} correct a wrong answer")
     if not kept:
         raise UserError(
             f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask "
@@ -670,20 +657,20 @@ def srt_records(run: Run, model) -> list[dict]:
         )
     shown = min(kept, key=lambda r: r["init_reward"])
     texts = shown["init_text"], shown["control_phrase"], shown["revised_text"]
-    show("a kept tuple", "\n\n".join(texts))
+    show("a kept revision", "\n\n".join(texts))
     return records
 
 
 def srt(run: Run, model) -> None:
     """Phase 1: collect revisions, and fine-tune on the verified ones."""
     cfg = run.cfg
-    tuples = [srt_rows(r, cfg) for r in srt_records(run, model) if r["kept"]]
-    if not any(tuples):
+    rows_of_each = [srt_rows(record, cfg) for record in srt_records(run, model) if record["kept"]]
+    if not any(rows_of_each):
         raise UserError(
-            "no kept tuple has a wrong first answer, which --l-generation wrong asks for"
+            "no kept revision has a wrong first answer, which --l-generation wrong asks for"
         )
     how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay)
-    fine_tune(run, model, [rows for rows in tuples if rows], "srt", how)
+    fine_tune(run, model, [rows for rows in rows_of_each if rows], "srt", how)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -693,8 +680,9 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
     """Add the gradient of Eq. 4, averaged over all response tokens of the batch, to the student's;
     returns that loss.
 
-    Student and teacher read the same y behind different contexts. All its tokens are scored, the
-    end token among them; a truncated y is scored too, but has no end token.
+    Student and teacher read the same y behind different contexts: a sample's "context" and its
+    "teacher_context", which distil() adds. All tokens of y are scored, the end token among them; a
+    truncated y is scored too, but has no end token.
     """
     normaliser = sum(len(s["ids"]) for s in samples)
 
@@ -708,8 +696,8 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
         loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
         return loss / normaliser
 
-    # the student's length counts: a teacher's row has y twice, but a pass without gradients needs
-    # far less memory
+    # the student's lengths count: a teacher's row has y twice, but without gradients it keeps no
+    # activations
     return accumulate(run, student, [len(s["context"]) + len(s["ids"]) for s in samples], loss_of)
 
 
@@ -731,16 +719,16 @@ class Schedule:
     weight_decay: float
     rounds: int = 1
     sync_every: int = 0
-    updates: int = 1  # optimiser steps on each batch of rollouts (GRPO)
-    distils: bool = True  # the loss is a divergence, to be logged as one
+    updates: int = 1  # optimiser steps on each batch of rollouts; more than one in GRPO alone
+    distils: bool = True  # whether the loss is a divergence, to be logged as one; not in GRPO
 
     def round_of(self, step: int) -> tuple[int, int, int]:
         """(number, first step, step after the last) of the round that a step is in."""
-        ends = [self.steps * i // self.rounds for i in range(self.rounds + 1)]
-        number = sum(end <= step for end in ends) - 1
-        return number, ends[number], ends[number + 1]
+        bounds = [self.steps * i // self.rounds for i in range(self.rounds + 1)]
+        number = sum(bound <= step for bound in bounds) - 1
+        return number, bounds[number], bounds[number + 1]
 
-    def begins_round(self, step: int) -> int:
+    def round_begun(self, step: int) -> int:
         """The number of the round, other than the first, that begins with this step; else 0."""
         number, first, _ = self.round_of(step)
         return number if step == first else 0
@@ -748,14 +736,15 @@ class Schedule:
     def synchronises(self, step: int) -> bool:
         """Whether the teacher is set to the student before this step (Sec. 3.4)."""
         regular = self.sync_every > 0 and step % self.sync_every == 0
-        return step > 0 and (regular or self.begins_round(step) > 0)
+        return step > 0 and (regular or self.round_begun(step) > 0)
 
     def lr(self, step: int) -> float:
         """Each round has a schedule of its own: a teacher is best set to a student that has
         settled."""
-        _, first, end = self.round_of(step)
-        left = (end - step) / (end - first) / self.decay if self.decay else 1.0
-        return self.lr_peak * min(1.0, (step - first + 1) / max(1, self.warmup), left)
+        _, begin, end = self.round_of(step)
+        rise = (step - begin + 1) / max(1, self.warmup)
+        fall = (end - step) / (self.decay * (end - begin)) if self.decay else 1.0
+        return self.lr_peak * min(1.0, rise, fall)
 
 
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
@@ -767,19 +756,19 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
     phase = schedule.phase
     optimizer = kit.low_bits.adamw(student, schedule.lr_peak, schedule.weight_decay, run.cfg)
     for step in run.folder.steps(phase, schedule.steps, student, optimizer, teacher):
-        if number := schedule.begins_round(step):
+        if number := schedule.round_begun(step):
             measure(run, student, f"round {number}")
         if schedule.synchronises(step):
-            teacher.load_state_dict(student.state_dict())  # teacher := student (Sec. 3.4)
+            teacher.load_state_dict(student.state_dict())
 
         batch = questions[step * schedule.batch : (step + 1) * schedule.batch]
         contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in batch]
         seed = derived_seed(run.cfg.seed, phase, step, "rollout")
         samples = rollouts(run, student, batch, contexts, seed)  # y ~ student(.|x)
-        stats = run.folder.count(samples)
+        stats = run.folder.count(samples)  # mean reward, "length", share cut off ...
 
         student.train()
-        words = kit.tables.revision_words(samples)  # such as "wait", of a response
+        words = kit.tables.revision_words(samples)  # "wait" and the like, per response
         stats |= {"lr": schedule.lr(step), "revision_words": words}
         for _ in range(schedule.updates):
             stats["loss"] = backward(samples)
@@ -810,8 +799,8 @@ def distil(run: Run, student) -> None:
     )
 
     def backward(samples):
-        for s in samples:
-            s["teacher_context"] = reviser_ids(run, s["context"], s["ids"], s["reward"])
+        for sample, context in zip(samples, reviser_contexts(run, samples)):
+            sample["teacher_context"] = context
         return backward_kl(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule, backward)
@@ -852,20 +841,21 @@ def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = T
     return result | {"scores": scores.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
-def generate_then_revise(run: Run, model, first: list[dict], seed: int, label: str) -> dict:
+def generate_then_revise(run: Run, model, firsts: list[dict], seed: int, label: str) -> dict:
     """One revision of each first answer, given its reward.
 
     correction_rate is the share of wrong first answers that revising turns right; None if none was
     wrong. (The paper's is net: right answers that revising spoils are subtracted.)
     """
-    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
-    revised = rollouts(run, model, [y["question"] for y in first], contexts, seed, label)
-    corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
+    contexts = reviser_contexts(run, firsts)
+    revisions = rollouts(run, model, [first["question"] for first in firsts], contexts, seed, label)
+    both = zip(firsts, revisions)
+    corrected = [revised["reward"] for first, revised in both if not first["reward"]]
     return {
-        "initial_accuracy": mean(y["reward"] for y in first),
-        "initial_tokens": mean(len(y["ids"]) for y in first),
-        "revised_tokens": mean(len(z["ids"]) for z in revised),
-        **rate("revised_accuracy", [z["reward"] for z in revised]),
+        "initial_accuracy": mean(first["reward"] for first in firsts),
+        "initial_tokens": mean(len(first["ids"]) for first in firsts),
+        "revised_tokens": mean(len(revised["ids"]) for revised in revisions),
+        **rate("revised_accuracy", [revised["reward"] for revised in revisions]),
         **rate("correction_rate", corrected),
     }
 
@@ -929,7 +919,7 @@ def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
     """What a run depends on beside its options. Where that changes it must not go on: its journal's
     answers would be trained on other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
-    run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)
+    run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)  # no model yet
     prompt = chat_ids(tokenizer, any_question(run)["prompt"])  # serves as a response too
     prompts = [prompt, reviser_ids(run, prompt, prompt, 0.0), reviser_ids(run, prompt, prompt, 1.0)]
     return {
@@ -949,7 +939,8 @@ def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
     model = kit.loading.load_model(cfg)
     cfg = kit.memory_plan.fill_in(cfg, model)
     if cfg.gradient_checkpointing:
-        kwargs = {"use_reentrant": False}  # what transformers 5 calls gradient checkpointing
+        kwargs = {"use_reentrant": False}
+        # what transformers 5 calls gradient checkpointing
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     end_ids = kit.loading.end_token_ids(tokenizer, model)
@@ -982,7 +973,7 @@ def show(title: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def work():
-        about = __doc__.partition("Read from top")[0]
+        about = __doc__.partition("Read from top")[0]  # of this file's docstring
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
@@ -990,7 +981,7 @@ def main(argv: list[str] | None = None) -> int:
             return
         kit.ranks.start(cfg.device)
         if cfg.samples:
-            counts = responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
             kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
             print(f"of --samples {cfg.samples}, training uses {sum(counts.values())}: {kinds}")
         train(cfg, stages_of(cfg))

@@ -4,6 +4,7 @@
     late         torch, imported when it is first used
     options      a dataclass as a command line
     presets      which models are of the embedded model's family
+    budget       questions and responses of a run, with and without --samples
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
     questions    where questions come from: generated, a local file, the hub
