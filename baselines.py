@@ -18,7 +18,7 @@ import kit
 from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import as_flags, flag_of, option, parse_options
-from kit.presets import LORA_RATES, is_tiny
+from kit.presets import adapter_factor, is_tiny
 from kit.seeds import derived_seed, shuffled
 from sdzero import (
     Config,
@@ -116,8 +116,8 @@ def make_baseline_config(**given) -> BaselineConfig:
     defaults = DEFAULTS[method] | (
         TINY[method] if is_tiny(given.get("model", Config.model)) else {}
     )
-    if given.get("lora") and "lr" in defaults:
-        defaults["lr"] *= LORA_RATES
+    if "lr" in defaults:
+        defaults["lr"] *= adapter_factor(given)
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
