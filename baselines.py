@@ -18,7 +18,7 @@ import kit
 from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import as_flags, flag_of, option, parse_options
-from kit.presets import recipe_of
+from kit.presets import adapter_factor, recipe_of
 from kit.recipes import following
 from kit.seeds import derived_seed, shuffled
 from sdzero import (
@@ -139,6 +139,7 @@ def make_baseline_config(**given) -> BaselineConfig:
         raise UserError("--on-revisions trains once on what was collected: --rounds excludes it")
     tiny = recipe_of(given)["recipe"] == "tiny"
     defaults = {**(TINY if tiny else DEFAULTS)[method], **following(given)}
+    defaults["lr"] = defaults.get("lr", BaselineConfig.lr) * adapter_factor(given)
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})

@@ -194,9 +194,11 @@ class Config:
     gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
     micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
     moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
+    lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
     offload: bool = option(
         False, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
     )
+    shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
     plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
 
     eval_split: Literal["test", "val"] = option(
@@ -769,8 +771,8 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
 
 
 def frozen_copy(model):
-    """The teacher: the same weights, no gradients."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """The teacher: the same weights, no gradients. With --lora all but the adapters are shared."""
+    return copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False).eval()
 
 
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
@@ -985,7 +987,7 @@ def introduce(run: Run, model) -> None:
         f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; "
         f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
     )
-    chosen = recipe_of({"recipe": cfg.recipe, "task": cfg.task})
+    chosen = recipe_of({name: getattr(cfg, name) for name in ("recipe", "task", "model", "lora")})
     kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
     print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))

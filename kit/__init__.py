@@ -18,9 +18,11 @@
     selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
+    adapters     --lora: low-rank adapters, by peft
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
     ranks        several processes (torchrun)
+    shards       --shard: moments and low halves on one rank each
     files        files that a kill leaves whole
     ownership    a run owns only what it made
     run_folder   what a run writes, and how it goes on after a kill

@@ -3,6 +3,7 @@ makes."""
 
 import math
 
+from kit import ranks
 from kit.errors import UserError
 
 
@@ -20,6 +21,7 @@ def check_contradictions(cfg) -> None:
         (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
         (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
         (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
+        (cfg.shard and not (cfg.plan or ranks.launched()), "--shard is for torchrun's ranks"),
     ]
     for contradiction, line in excluded:
         if contradiction:

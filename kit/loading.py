@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from kit.adapters import add_adapters
 from kit.errors import UserError
 from kit.hub import require_hub
 from kit.losses import head_of, logits_of, trim_heap
@@ -148,10 +149,13 @@ def load_model(cfg):
     device = device_of(cfg)
     switch_dropout_off(model)
     check_head(model)
-    if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu"):
+    low = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu")
+    if cfg.lora:
+        add_adapters(model, cfg.lora, cfg.seed, torch.bfloat16 if low else torch.float32)
+    elif low:
         split_weights(model)
     model.to(device)
-    if device == "cpu":
+    if device == "cpu" and not cfg.lora:
         # a pass touches few rows of it; a dense gradient would be cleared and added in full for
         # each pass (in_passes)
         model.get_input_embeddings().sparse = True

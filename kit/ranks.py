@@ -11,9 +11,14 @@ import torch
 import torch.distributed as dist
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
 def start(device: str) -> None:
     """Join the other processes where torchrun started this one; then one rank talks."""
-    if "RANK" in os.environ and not dist.is_initialized():
+    if launched() and not dist.is_initialized():
         on_gpu = torch.cuda.is_available() and device != "cpu"
         dist.init_process_group("nccl" if on_gpu else "gloo")
     if rank() > 0:
@@ -49,7 +54,7 @@ def sum_gradients(model) -> None:
     """Add up the ranks' gradients."""
     if world() == 1:
         return
-    for p in model.parameters():
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         dist.all_reduce(p.grad)
 

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kit.adapters import load_own_state, merged, own_state, save_adapter
 from kit.errors import UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
 from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
+from kit.shards import drop_other_halves, on_first_rank, own, stepped_here
 
 try:
     import fcntl
@@ -164,15 +166,18 @@ class RunFolder:
     # saved states ---------------------------------------------------------------------------------
     def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
         """Keep everything that later steps depend on. The state before this one is kept too."""
+        optimized = optimizer and own(optimizer).state
+        states = [optimized.get(p) for p in model.parameters()] if optimizer else []
+        states, low_bits = on_first_rank(states), on_first_rank(take_halves(model))
         if not self.writes:
             return
         state = {
             "phase": phase,
             "step": step,
-            "model": model.state_dict(),
-            "low_bits": take_halves(model),
-            "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
-            "teacher": teacher and teacher.state_dict(),
+            "model": own_state(model, model),
+            "low_bits": low_bits,
+            "optimizer": [state or {} for state in states],
+            "teacher": teacher and own_state(teacher, model),
             "totals": self.totals,
             "seconds": time.time() - self.start,
             "metrics": (self.path / "metrics.jsonl").stat().st_size,
@@ -198,17 +203,20 @@ class RunFolder:
 
     def restore(self, model, optimizer, teacher=None) -> int:
         """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
-        model.load_state_dict(self.saved["model"])
+        load_own_state(model, self.saved["model"])
         put_halves(model, self.saved["low_bits"])
         # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
         offload = optimizer.param_groups[0].get("offload")
+        here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
-            optimizer.state[p] = {
-                k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
-                for k, v in state.items()
-            }
+            if p in here:
+                own(optimizer).state[p] = {
+                    k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
+                    for k, v in state.items()
+                }
+        drop_other_halves(model.parameters(), optimizer)
         if self.saved["teacher"]:
-            teacher.load_state_dict(self.saved["teacher"])
+            load_own_state(teacher, self.saved["teacher"])
         return self.saved["step"]
 
     def steps(self, phase: str, n: int, model, optimizer, teacher=None):
@@ -273,8 +281,9 @@ class RunFolder:
             raise UserError(f"{temporary} was not made by this run: move it away")
         shutil.rmtree(temporary, ignore_errors=True)
         self.claim(f"{name}.tmp/config.json")
-        save_checkpoint(tokenizer, model, temporary)
-        old, files = self.ownership.inside(name), sorted(p.name for p in temporary.iterdir())
+        save_checkpoint(tokenizer, merged(model), temporary)
+        save_adapter(model, temporary / "adapter")
+        old, files = self.ownership.inside(name), files_in(temporary)
         self.ownership.remove(*old)
         self.ownership.forget(*old)
         self.claim(*(f"{name}/{file}" for file in files))
@@ -282,8 +291,9 @@ class RunFolder:
             temporary.replace(target)
         else:  # somebody else's files are there too, with other names
             for file in files:
+                (target / file).parent.mkdir(exist_ok=True)
                 (temporary / file).replace(target / file)
-            temporary.rmdir()
+            shutil.rmtree(temporary)
         self.ownership.forget(f"{name}.tmp/config.json")
         self.ownership.write_marker()
 
@@ -318,6 +328,12 @@ class RunFolder:
     def stopping(self) -> bool:
         """Whether any rank was asked to stop (Ctrl-C)."""
         return any(gather(self.stop))
+
+
+def files_in(folder: Path) -> list[str]:
+    """The names of all files in a folder, those of folders in it among them."""
+    files = [p for p in folder.rglob("*") if not p.is_dir()]
+    return sorted(p.relative_to(folder).as_posix() for p in files)
 
 
 @contextlib.contextmanager
@@ -375,8 +391,8 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
 
 
 def options_of(cfg) -> dict:
-    """The options that say what a run is: all but those that only say what to do now."""
-    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan")}
+    """The options that say what a run is: all but those that only say what to do now, or where."""
+    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan", "shard")}
 
 
 def check_options(path: str, options: dict, fresh: bool) -> None:

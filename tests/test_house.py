@@ -116,7 +116,7 @@ def test_no_file_is_longer_than_one_reads(file):
         "(log_p.exp() * (log_p - log_q)).sum(-1)",
         "context + without_end(response, run.end_ids) + phrase",
         "F.cross_entropy(logits, targets[part]",
-        "copy.deepcopy(model).requires_grad_(False)",
+        "copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False)",
     ],
 )
 def test_the_method_stands_in_sdzero(words):
