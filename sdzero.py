@@ -342,7 +342,7 @@ def generate(
         return output[:, ids.shape[1] :].tolist()  # (B, new tokens), padded behind the first end
 
     if kit.sampling.continuous(model):
-        sample_batch = kit.sampling.continuous_batching(model, config, run.room)
+        sample_batch = kit.continuous.sampler(model, config, run.room, fallback=sample_batch)
     with kit.sampling.plain_distribution(model):  # eval mode, without the checkpoint's own settings
         return kit.sampling.in_batches(run, model, contexts, sample_batch, seed, label)
 
@@ -976,7 +976,7 @@ def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     end_ids = kit.loading.end_token_ids(tokenizer, model)
-    room = kit.losses.Room(sequences=cfg.rollout_batch or 64, tokens=cfg.micro_tokens or 2048)
+    room = kit.sampling.room_for(cfg, model)
     return Run(cfg, tokenizer, grader, questions, phrases, end_ids, room, folder), model
 
 

@@ -13,7 +13,8 @@
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them
-    sampling     batches, continuous batching, out of memory, the journal of rollouts
+    sampling     batches, out of memory, the journal of rollouts
+    continuous   continuous batching on a GPU, and what it does wrong beside training
     tokens       the ids that a text has between other text
     selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
@@ -21,6 +22,8 @@
     adapters     --lora: low-rank adapters, by peft
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
+    gpu          what a GPU is told before its first tensor
+    offload      slices of states that go to the GPU and back, while it calculates
     ranks        several processes (torchrun)
     shards       --shard: moments and low halves on one rank each
     files        files that a kill leaves whole
@@ -36,7 +39,14 @@ for torch.
 """
 
 import importlib
+import os
+import sys
 from pathlib import Path
+
+# Rollouts and training passes take turns in blocks of ever other sizes: without this a GPU's memory
+# falls to pieces. Read by torch when it is imported; there is no such thing on Windows.
+if sys.platform == "linux" and "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 ROOMS = {file.stem for file in Path(__file__).parent.glob("*.py")} - {"__init__"}
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 from kit.errors import UserError
@@ -33,10 +34,14 @@ def replace_file(path: Path, write) -> None:
     except (OSError, RuntimeError) as e:  # torch.save turns a full disk into a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written ({str(e).splitlines()[0]}). What was saved before is still "
-            "good: mend that and start the same command again"
-        ) from e
+        raise cannot_write(path, e) from e
+
+
+def cannot_write(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be written ({str(error).splitlines()[0]}). What was saved before is still "
+        "good: mend that and start the same command again"
+    )
 
 
 def write_json(path: Path, data) -> None:
@@ -48,6 +53,13 @@ def file_size(path: Path) -> int:
 
 
 def save_checkpoint(tokenizer, model, folder: Path) -> None:
-    """A folder that AutoModelForCausalLM.from_pretrained and --model load."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """A folder that AutoModelForCausalLM.from_pretrained and --model load. Raises UserError where
+    it cannot be written; then nothing of it is left, which may be what the disk has room for."""
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, RuntimeError, SafetensorError) as e:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise cannot_write(folder, e) from e

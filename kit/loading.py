@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from kit import gpu
 from kit.adapters import add_adapters
 from kit.errors import UserError
 from kit.hub import require_hub
@@ -164,11 +165,8 @@ def load_model(cfg):
 
 
 def device_of(cfg) -> str:
-    """cfg.device, "auto" being this process's GPU where there is one. Raises UserError."""
-    gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    device = cfg.device
-    if device == "auto":
-        device = gpu if torch.cuda.is_available() else "cpu"
+    """cfg.device, "auto" and "cuda" being this process's own GPU. Raises UserError."""
+    device = gpu.card(cfg.device)
     try:
         torch.device(device)
     except RuntimeError:

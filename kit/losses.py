@@ -5,6 +5,7 @@ chunk and the logits are never whole in memory. It is exact: full vocabulary, no
 """
 
 import ctypes
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,9 @@ from kit.errors import UserError
 
 # Logits (tokens times vocabulary) in memory at once, in four copies; but 128 tokens at least.
 CHUNK = 8_000_000
+# Tokens whose part of a bfloat16 head's gradient is added at once. That is one rounding for each:
+# for 128 tokens each, the sum over 32,768 is off by 2 %, and every time V x H numbers move.
+HEAD_ROWS = 1024
 
 
 # --------------------------------------------------------------------------------------------------
@@ -37,8 +41,21 @@ def head_of(model):
 def logits_of(hidden, head):
     """(n, H) -> (n, V), at least float32: a log-softmax over 150,000 bfloat16 logits is noise."""
     weight, bias, finish = head
-    logits = F.linear(hidden, weight, bias)
+    logits = project(hidden, weight, bias)
     return finish(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+
+def project(hidden, weight, bias):
+    """(n, H) -> (n, V), without a gradient of its own. A GPU sums products of bfloat16 in fp32:
+    there the sum is not rounded."""
+    if sums_in_fp32(weight):
+        logits = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        return logits if bias is None else logits.add_(bias)
+    return F.linear(hidden, weight, bias)
+
+
+def sums_in_fp32(weight) -> bool:
+    return weight.is_cuda and weight.dtype == torch.bfloat16 and not torch.is_grad_enabled()
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -55,7 +72,8 @@ class TokenLoss(torch.autograd.Function):
 
     A chunk's logits live just long enough to give its loss and d loss / d logits, from which the
     gradients of hidden states and head follow by two matrix products, as in backpropagation;
-    nothing is computed twice.
+    nothing is computed twice. The head's is added for HEAD_ROWS tokens at a time where it is
+    bfloat16: an fp32 sum would need 4 V H bytes more, this 2 V HEAD_ROWS.
     """
 
     @staticmethod
@@ -66,10 +84,14 @@ class TokenLoss(torch.autograd.Function):
         grad_h = torch.empty_like(hidden) if need_h else None
         grad_w = torch.zeros_like(weight) if need_w else None
         grad_b = torch.zeros_like(bias) if need_b else None
+        held = None  # d loss / d logits of the last tokens, whose part of grad_w is to come
+        if need_w and weight.dtype == torch.bfloat16 and chunk < min(HEAD_ROWS, len(hidden)):
+            rows_held = min(HEAD_ROWS // chunk * chunk, len(hidden))
+            held = torch.empty(rows_held, len(weight), device=weight.device, dtype=weight.dtype)
 
         for a in range(0, len(hidden), chunk):
             rows = slice(a, min(a + chunk, len(hidden)))
-            raw = F.linear(hidden[rows], weight, bias)  # (n, V)
+            raw = project(hidden[rows], weight, bias)  # (n, V)
             with torch.enable_grad():
                 leaf = raw.to(precise).requires_grad_(need_h or need_w)
                 losses = loss_fn(finish(leaf), rows)  # (n,)
@@ -80,8 +102,14 @@ class TokenLoss(torch.autograd.Function):
                 g = g.to(hidden.dtype)
                 if need_h:
                     grad_h[rows] = g @ weight
-                if need_w:
+                if need_w and held is None:
                     grad_w.addmm_(g.T, hidden[rows])
+                elif need_w:
+                    first = a // len(held) * len(held)  # of the tokens held
+                    held[a - first : rows.stop - first] = g
+                    if rows.stop in (first + len(held), len(hidden)):
+                        part = hidden[first : rows.stop]
+                        grad_w.addmm_(held[: len(part)].T, part)
                 if need_b:
                     grad_b += g.sum(0)
                 del leaf, losses, g  # or they would stay while the next chunk is made
@@ -158,17 +186,22 @@ class Room:
 
     sequences: int  # generated at once
     tokens: int  # padding included, in one forward and backward pass
+    # whether continuous batching has worked here (True), cannot run (False), or was not tried yet
+    continuous: bool | None = None
 
 
 def attempt(work):
     """work(), or None where memory ran out; by then all that work() held is free again."""
     try:
         return work()
+    except MemoryError:
+        pass
     except RuntimeError as e:  # a GPU's torch.OutOfMemoryError, and what the CPU's allocator says
         no_memory = "out of memory" in str(e) or "can't allocate memory" in str(e)
         if not (no_memory or isinstance(e, torch.OutOfMemoryError)):
             raise
     if torch.cuda.is_available():
+        gc.collect()  # what the traceback's frames held in cycles
         torch.cuda.empty_cache()
     return None
 

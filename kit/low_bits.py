@@ -5,28 +5,36 @@ that rounding drops are kept beside each weight: both halves together are the fp
 """
 
 import functools
+from typing import NamedTuple
 
 import torch
 
 from kit import ranks, shards
+from kit.offload import Ferry
 
 SLICE = 2**20  # weights that are split, or stepped, at a time
+SLICES_ON_GPU = 8  # of them there, whose kernels take less time than it takes to start them
 
 
 # --------------------------------------------------------------------------------------------------
 # fp32 <-> bfloat16 and the 16 bits that rounding drops
 # --------------------------------------------------------------------------------------------------
+def slice_on(device) -> int:
+    return SLICE * SLICES_ON_GPU if torch.device(device).type == "cuda" else SLICE
+
+
 @functools.cache
 def thresholds(device):
-    """(SLICE,) int32 in 1 .. 65535, the same in every process: a weight is rounded up where its
-    dropped 16 bits reach its threshold."""
+    """(slice_on(device),) int32 in 1 .. 65535, the same in every process and every SLICE: a weight
+    is rounded up where its dropped 16 bits reach its threshold."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(1, 2**16, (SLICE,), generator=generator, dtype=torch.int32).to(device)
+    values = torch.randint(1, 2**16, (SLICE,), generator=generator, dtype=torch.int32)
+    return values.to(device).repeat(slice_on(device) // SLICE)
 
 
 def split(w):
-    """fp32 (n,), n <= SLICE -> (bfloat16, the lower 16 bits of w as int16), which join() makes w
-    again, exactly.
+    """fp32 (n,), a slice at most -> (bfloat16, the lower 16 bits of w as int16), of which join()
+    makes w again, exactly.
 
     Rounding is dithered: each weight has its own fixed threshold instead of one half. So the
     rounded weights follow their exact values on average from the first step on. With rounding to
@@ -56,8 +64,8 @@ def exact(p):
     """fp32 values of a parameter, of its shape."""
     if p.dtype != torch.bfloat16:
         return p.data
-    highs = p.data.reshape(-1).split(SLICE)
-    lows = p.low_bits.to(p.device).view(-1).split(SLICE)
+    highs = p.data.reshape(-1).split(slice_on(p.device))
+    lows = p.low_bits.to(p.device).view(-1).split(slice_on(p.device))
     return torch.cat([join(high, low) for high, low in zip(highs, lows)]).view(p.shape)
 
 
@@ -69,7 +77,7 @@ def split_weight(p) -> None:
     A bfloat16 is the upper half of an fp32, so the two halves together *are* the fp32 weight: 4
     bytes, as an fp32 master alone.
     """
-    highs, lows = zip(*(split(part) for part in p.data.reshape(-1).split(SLICE)))
+    highs, lows = zip(*(split(part) for part in p.data.reshape(-1).split(slice_on(p.device))))
     p.data, p.low_bits = torch.cat(highs).view(p.shape), torch.cat(lows).view(p.shape)
 
 
@@ -112,40 +120,57 @@ def put_halves(model, saved: list) -> None:
 # --------------------------------------------------------------------------------------------------
 # The optimiser
 # --------------------------------------------------------------------------------------------------
+class Part(NamedTuple):
+    """A slice of a parameter, stepped at once."""
+
+    grad: object  # (n,), as the weight's slice
+    weight: object
+    kept: list  # its moments, and the low half where the weight is split
+    step: int
+
+
 class SplitAdamW(torch.optim.AdamW):
     """AdamW for split weights, whose every step is taken on the fp32 value and split again, and for
     moments in bfloat16.
 
-    Works through slices of a million weights, so that its temporaries are small, and so that
-    moments and low halves can stay in CPU memory (--offload). bfloat16 moments lose changes below
-    0.4 %, which is nothing beside the 5 % of g * g that enter exp_avg_sq at each step; with the
-    usual beta2 of 0.999 it would be too much.
+    Works through slices, so that its temporaries are small, and so that moments and low halves can
+    stay in CPU memory (--offload). bfloat16 moments lose changes below 0.4 %, which is nothing
+    beside the 5 % of g * g that enter exp_avg_sq at each step; with the usual beta2 of 0.999 it
+    would be too much.
     """
+
+    ferry = None
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            parts = []
             for p in group["params"]:
                 if p.grad is not None:
-                    self.step_parameter(p, group)
+                    parts += self.parts_of(p, group)
+            if parts and self.ferries(group, parts[0].weight.device):
+                work = functools.partial(ferried_part, parts, group)
+                self.ferry.carry([part.kept for part in parts], work)
+                continue
+            for part in parts:
+                for old, new in zip(part.kept, step_part(part, part.kept, group)):
+                    old.copy_(new)
 
-    def step_parameter(self, p, group: dict) -> None:
-        """One step of all slices of a parameter, written back in the form they are kept in."""
+    def ferries(self, group: dict, device) -> bool:
+        """Whether the states come to the GPU and go back at each step; makes the ferry for it."""
+        if group["offload"] and device.type == "cuda":
+            self.ferry = self.ferry or Ferry(device)
+        return self.ferry is not None
+
+    def parts_of(self, p, group: dict) -> list[Part]:
+        """The slices of a parameter, whose step is counted."""
         state, is_split = self.state[p], p.dtype == torch.bfloat16
         if not state:
             self.begin(p, group)
         state["step"] += 1
-        low_bits = p.low_bits if is_split else p.data
-        tensors = p.grad, p.data, state["exp_avg"], state["exp_avg_sq"], low_bits
-
-        for grad, *stored in zip(*(tensor.view(-1).split(SLICE) for tensor in tensors)):
-            w, m, v, low = (part.to(p.device) for part in stored)
-            w = join(w, low) if is_split else w
-            m, v = m.float(), v.float()
-            step_slice(w, grad.float(), m, v, step=state["step"], group=group)
-            w, low = split(w) if is_split else (w, w)
-            for old, new in zip(stored, (w, m, v, low)):
-                old.copy_(new)
+        kept = [state["exp_avg"], state["exp_avg_sq"], *([p.low_bits] if is_split else [])]
+        tensors = (t.view(-1).split(slice_on(p.device)) for t in (p.grad, p.data, *kept))
+        return [Part(g, w, kept, state["step"]) for g, w, *kept in zip(*tensors)]
 
     def begin(self, p, group: dict) -> None:
         """Moments of zero, and the low half beside them, in the memory where they stay."""
@@ -154,6 +179,23 @@ class SplitAdamW(torch.optim.AdamW):
         self.state[p].update(step=0, exp_avg=zeros, exp_avg_sq=zeros.clone())
         if p.dtype == torch.bfloat16:
             p.low_bits = p.low_bits.to(device)
+
+
+def ferried_part(parts: list, group: dict, i: int, kept: list) -> list:
+    return step_part(parts[i], kept, group)
+
+
+def step_part(part: Part, kept: list, group: dict) -> list:
+    """AdamW's step of a slice's weight; returns what `kept`, its moments and low half on the
+    weight's device, become."""
+    m, v, is_split = kept[0].float(), kept[1].float(), len(kept) == 3
+    w = join(part.weight, kept[2]) if is_split else part.weight
+    step_slice(w, part.grad.float(), m, v, step=part.step, group=group)
+    if not is_split:
+        return [m, v]
+    high, low = split(w)
+    part.weight.copy_(high)
+    return [m, v, low]
 
 
 def step_slice(w, g, m, v, step: int, group: dict) -> None:

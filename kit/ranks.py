@@ -6,9 +6,16 @@ them.
 
 import os
 import sys
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+from kit import gpu
+
+# A rank waits for the slowest one's batch of rollouts, which can take hours. One that dies is
+# noticed all the same: torchrun ends the others.
+PATIENCE = timedelta(days=7)
 
 
 def launched() -> bool:
@@ -17,10 +24,11 @@ def launched() -> bool:
 
 
 def start(device: str) -> None:
-    """Join the other processes where torchrun started this one; then one rank talks."""
+    """Take this process's card, and join the other processes where torchrun started this one; then
+    one rank talks. Tensors go over NCCL where they are on GPUs, objects over gloo."""
+    on_gpu = gpu.prepare(device)
     if launched() and not dist.is_initialized():
-        on_gpu = torch.cuda.is_available() and device != "cpu"
-        dist.init_process_group("nccl" if on_gpu else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")
 
@@ -63,5 +71,5 @@ def leave_together() -> None:
     """End the process group once every rank is here: one that leaves while another still talks to
     it can take it down."""
     if dist.is_initialized():
-        dist.barrier()
+        gather(None)
         dist.destroy_process_group()

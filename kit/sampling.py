@@ -1,30 +1,45 @@
-"""Rollouts, robust and fast: batches of similar length, continuous batching on a GPU, running out
-of memory, several ranks, and the journal that a stopped run goes on from.
+"""Rollouts, robust and fast: batches of similar length, or continuous batching on a GPU, running
+out of memory, several ranks, and the journal that a stopped run goes on from.
 """
 
 import contextlib
 import hashlib
 import itertools
 import json
+import math
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
+from kit import continuous as cb
 from kit import ranks
 from kit.errors import UserError
-from kit.losses import attempt
+from kit.losses import Room, attempt
 from kit.seeds import derived_seed
+
+ROWS, PROMPT = 64, 512  # rows at once on a CPU; prompt tokens that a number of rows allows for
 
 
 def continuous(model) -> bool:
     """A GPU replaces finished rows at once; on a CPU that is slower than batches that end
     together."""
-    return model.device.type == "cuda" and hasattr(model, "generate_batch")
+    return model.device.type == "cuda" and hasattr(model, "init_continuous_batching")
 
 
 def engine(model) -> str:
-    return "continuous batching" if continuous(model) else "batches sorted by length"
+    if continuous(model):
+        return cb.described(model)
+    return f"batches sorted by length with {model.config._attn_implementation} attention"
+
+
+def rows_at_once(cfg, model) -> int:
+    """--rollout-batch, or what suits the engine."""
+    return cfg.rollout_batch or (cb.at_once(model) if continuous(model) else ROWS)
+
+
+def room_for(cfg, model) -> Room:
+    return Room(sequences=rows_at_once(cfg, model), tokens=cfg.micro_tokens or 2048)
 
 
 def left_padded(prompts: list[list[int]], pad: int, device):
@@ -57,22 +72,6 @@ def gpu_of(model) -> list:
     return [model.device] if model.device.type == "cuda" else []
 
 
-def continuous_batching(model, config, room):
-    """sample(prompts, seed) for in_batches: rows are replaced as they finish."""
-    from transformers import ContinuousBatchingConfig
-
-    def sample(prompts, seed):
-        settings = ContinuousBatchingConfig(max_requests_per_batch=room.sequences, seed=seed)
-        done = model.generate_batch(
-            prompts, generation_config=config, continuous_batching_config=settings
-        )
-        rows = [o.generated_tokens for o in done.values() if o.is_finished() and not o.error]
-        # its thread reports an error, such as no memory, only by what is missing
-        return rows if len(rows) == len(prompts) else None
-
-    return sample
-
-
 class Job(NamedTuple):
     """A batch to sample: what it is called in the journal, its seed, and its prompts' ids."""
 
@@ -87,15 +86,10 @@ def in_batches(run, model, prompts: list[list[int]], sample, seed: int, label: s
     Each row ends behind its first end token. Every rank takes each world-th batch. With a `label`
     there is a progress bar, and the run can be stopped between two batches.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    # continuous batching wants a queue to refill from
-    size = (run.cfg.rollout_batch or 64) * (8 if continuous(model) else 1)
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    jobs = []
-    for n, batch in enumerate(batches):
+    jobs, batches = [], batches_of(run, model, prompts)
+    for start, batch in zip(starts_of(batches), batches):
         ids = [prompts[i] for i in batch]
-        key = key_of(label, seed, n * size, ids)
-        jobs.append(Job(key, derived_seed(seed, n * size), ids))
+        jobs.append(Job(key_of(label, seed, start, ids), derived_seed(seed, start), ids))
 
     responses, world = [[] for _ in prompts], ranks.world()
     quiet = {"disable": not label or ranks.rank() > 0, "mininterval": 1.0}
@@ -109,6 +103,36 @@ def in_batches(run, model, prompts: list[list[int]], sample, seed: int, label: s
             if label and run.folder and run.folder.stopping():
                 raise KeyboardInterrupt
     return responses
+
+
+def batches_of(run, model, prompts: list) -> list[list[int]]:
+    """Indices of prompts by length, one list for each batch.
+
+    --rollout-batch is rows of PROMPT + --max-tokens tokens, padding included; where prompts are
+    longer, as a reviser's, fewer rows take as much memory. Continuous batching counts pages itself
+    and gets a queue to refill from. Every rank has work, where a seed need not give one process's
+    samples: not with a --rollout-batch on a CPU.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    rows, longest = rows_at_once(run.cfg, model), math.inf
+    for_each_rank = math.ceil(len(prompts) / ranks.world())
+    if continuous(model):
+        rows = min(cb.QUEUE * rows, for_each_rank)
+    else:
+        longest = rows * (PROMPT + run.cfg.max_tokens)
+        rows = rows if run.cfg.rollout_batch else min(rows, for_each_rank)
+    batches = []
+    for i in order:
+        size = len(batches[-1]) + 1 if batches else 0  # with row i, the longest
+        if not batches or size > rows or size * (len(prompts[i]) + run.cfg.max_tokens) > longest:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def starts_of(batches: list[list]) -> list[int]:
+    """The place of each batch's first row among all rows."""
+    return list(itertools.accumulate(map(len, batches), initial=0))[:-1]
 
 
 def recalled_or_sampled(run, model, sample, jobs: list[Job]) -> list:
@@ -158,13 +182,11 @@ def with_room(room, model, sample, prompts: list, seed: int) -> list[list[int]]:
 
     def in_parts():
         rows = []
-        size = len(prompts) if continuous(model) else room.sequences
+        whole = continuous(model) and room.continuous is not False
+        size = len(prompts) if whole else room.sequences
         torch.manual_seed(seed)
         for start in range(0, len(prompts), size):
-            part = sample(prompts[start : start + size], seed)
-            if part is None:
-                return None
-            rows += part
+            rows += sample(prompts[start : start + size], seed)
         return rows
 
     while (rows := attempt(in_parts)) is None:

@@ -3,12 +3,10 @@
 import json
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from toys import (
     END_IDS,
     CoinGrader,
@@ -20,7 +18,6 @@ from toys import (
     rows_of_ids,
     small,
 )
-from transformers import ContinuousBatchingConfig
 
 import kit
 import sdzero
@@ -114,19 +111,6 @@ def test_greedy_answers_do_not_depend_on_the_batch(model):
     for prompt, ids in zip(prompts, together):  # and it is the arg max of the model's own logits
         with torch.no_grad():
             assert response_logits(model, prompt, ids).argmax(-1).tolist() == ids
-
-
-def test_continuous_batching_gives_the_same_greedy_answers(monkeypatch, model):
-    prompts = [c for c, _ in rows_of_ids(6, seed=3, context=(1, 40))]
-    run = plain_run(small(max_tokens=12), end_ids=[2, 150])
-    expected = greedy(run, model, prompts)
-    assert kit.sampling.engine(model) == "batches sorted by length"
-    monkeypatch.setattr(kit.sampling, "continuous", lambda model: True)
-    little = partial(ContinuousBatchingConfig, num_blocks=32, max_batch_tokens=64)  # of a cache
-    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", little)
-    assert greedy(run, model, prompts) == expected
-    one, two = (sdzero.generate(run, model, prompts, seed) for seed in (1, 2))
-    assert one != expected and one != two
 
 
 # --------------------------------------------------------------------------------------------------

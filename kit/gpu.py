@@ -1,0 +1,34 @@
+"""What a GPU is told before the first tensor goes there. Nothing of it was measured on one."""
+
+import os
+
+import torch
+
+from kit.errors import UserError
+
+
+def card(device: str) -> str:
+    """--device as one device: "auto" and "cuda" are this process's own GPU under torchrun."""
+    if device == "auto" and not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in ("auto", "cuda") else device
+
+
+def prepare(device: str) -> bool:
+    """Make the card of --device the current one and set it up; False where the run is on a CPU.
+
+    Raises UserError where this machine has fewer cards than torchrun started processes.
+    """
+    name = card(device)
+    if not name.startswith("cuda") or not torch.cuda.is_available():
+        return False  # loading.device_of says what is wrong with --device
+    index, cards = name.partition(":")[2] or "0", torch.cuda.device_count()
+    if index.isdigit() and int(index) >= cards:
+        raise UserError(
+            f"there is no {name}: this machine has {cards} GPU(s). With torchrun, give "
+            "--nproc-per-node as many processes as it has"
+        )
+    torch.cuda.set_device(name)  # first: a library that asks for "cuda" must not land on card 0
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every new shape
+    torch.backends.cuda.matmul.fp32_precision = "tf32"  # for --dtype float32
+    return True
