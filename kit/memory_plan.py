@@ -97,13 +97,12 @@ def memory(s: Sizes, cfg, gpu: bool = True) -> dict[str, dict[str, float]]:
     w = 2 if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and gpu) else 4
     lasting = lasting_parts(s, cfg, w, gpu)
     rollouts = rollout_parts(s, cfg, w, gpu)
-    training = training_parts(s, cfg, w)
     teacher = {"teacher": s.parameters * w}
     return {
         "phase 1: rollouts": {**lasting, "moments": 0, **rollouts},
-        "phase 1: training": {**lasting, **training},
+        "phase 1: training": {**lasting, **training_parts(s, cfg, w, phase=1)},
         "phase 2: rollouts": {**lasting, **teacher, **rollouts},
-        "phase 2: training": {**lasting, **teacher, **training},
+        "phase 2: training": {**lasting, **teacher, **training_parts(s, cfg, w, phase=2)},
     }
 
 
@@ -131,13 +130,13 @@ def rollout_parts(s: Sizes, cfg, w: int, gpu: bool) -> dict[str, int]:
     return parts
 
 
-def training_parts(s: Sizes, cfg, w: int) -> dict[str, int]:
+def training_parts(s: Sizes, cfg, w: int, phase: int) -> dict[str, int]:
     """What a forward and a backward pass take."""
     tokens = cfg.micro_tokens or PASS_TOKENS
     layer = layer_activations(s, w)
     kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
     working = layer_pass(s, tokens, w)
-    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * (16 if w == 4 else 20)
+    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * logit_bytes(cfg, w, phase)
     # the teacher's pass has twice the tokens; the backward pass begins where the chunk's memory is
     # free again
     activations = max(kept * tokens + max(0, working - chunk), 2 * working)
@@ -149,9 +148,18 @@ def training_parts(s: Sizes, cfg, w: int) -> dict[str, int]:
     return {
         "gradients": s.parameters * w,
         "activations": activations,
-        "KL chunk": chunk,
+        "loss chunk": chunk,
         "gradient of the output embedding": head + third,
     }
+
+
+def logit_bytes(cfg, w: int, phase: int) -> int:
+    """Bytes that a chunk's loss and gradient take per logit, all copies that live at one time."""
+    if phase == 1:  # the logits in fp32, their log-softmax, its gradient, theirs
+        return 16
+    raw = 0 if w == 4 else w  # the product, before it is fp32
+    of_divergence = {"reverse": 8, "forward": 12, "mixed": 20}[cfg.divergence]
+    return raw + 4 + 4 + of_divergence  # student's and teacher's logits, what KLInPlace keeps
 
 
 def layer_activations(s: Sizes, w: int) -> int:
