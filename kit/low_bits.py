@@ -163,8 +163,9 @@ def adamw(model, lr: float, weight_decay: float, cfg):
     kept off the GPU."""
     options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
     parameters = list(model.parameters())
-    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+    moments = getattr(torch, cfg.moments or "float32")
+    whole = parameters[0].dtype != torch.bfloat16 and moments == torch.float32
+    if whole and not cfg.offload:
         return torch.optim.AdamW(parameters, fused=True, **options)
-    moments = getattr(torch, cfg.moments)
     group = {"params": parameters, "moments": moments, "offload": cfg.offload}
     return SplitAdamW([group], **options)

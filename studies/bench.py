@@ -20,7 +20,6 @@ import json
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -207,7 +206,7 @@ def step(args) -> dict:
         seconds.append(time.perf_counter() - start)
 
     largest = largest_pass(row_lengths(samples), cfg.micro_tokens)
-    planned = planned_bytes(student.config, replace(cfg, micro_tokens=largest))
+    planned = planned_bytes(student.config, cfg, largest)
     return {
         "tokens_per_second": sum(responses) / float(np.median(seconds)),
         "peak_mb": resident("VmHWM") / 1e6,
@@ -224,10 +223,10 @@ def step(args) -> dict:
     }
 
 
-def planned_bytes(config, cfg) -> float:
-    """What the memory plan says of phase 2's training on a CPU."""
-    phases = kit.memory_plan.memory(kit.memory_plan.sizes(config), cfg, gpu=False)
-    return sum(phases["phase 2: training"].values())
+def planned_bytes(config, cfg, tokens: int) -> float:
+    """What the memory plan says of phase 2's training on a CPU, in passes of this many tokens."""
+    s = kit.sizes.sizes(config)
+    return sum(kit.memory_plan.step_parts(s, cfg, 2, tokens, gpu=False).values())
 
 
 # --------------------------------------------------------------------------------------------------

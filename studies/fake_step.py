@@ -9,7 +9,6 @@ read padded keys. Nothing here knows what really is resident.
 """
 
 import contextlib
-from dataclasses import replace
 
 import torch
 from torch._subclasses import FakeTensorMode
@@ -44,9 +43,8 @@ def step_bytes(config, cfg, phase: int, lengths: list[int]) -> dict:
     rows = row_lengths(samples)
     with without_data():
         kinds = tracked(config, cfg, phase, samples)
-    cfg = replace(cfg, micro_tokens=largest_pass(rows, cfg.micro_tokens))
-    plan = kit.memory_plan.memory(kit.memory_plan.sizes(config), cfg, gpu=False)
-    parts = plan[f"phase {phase}: training"]
+    tokens = largest_pass(rows, cfg.micro_tokens)
+    parts = kit.memory_plan.step_parts(kit.sizes.sizes(config), cfg, phase, tokens, gpu=False)
     planned = sum(parts.values()) - parts["libraries"]
     return {"tracked": kinds.pop("Total"), "kinds": kinds, "planned": planned}
 
