@@ -105,7 +105,8 @@ TINY = {
 }
 # Which of SD-Zero's options the baselines lack, and which methods the others belong to.
 NOT_HERE = {f.name for f in fields(Config) if f.name.startswith(("srt_", "distil_", "l_"))}
-NOT_HERE = NOT_HERE - {"srt_questions", "distil_questions"} | {"phase1", "sync_every", "plan"}
+NOT_HERE = NOT_HERE - {"srt_questions", "distil_questions"}
+NOT_HERE |= {"phase1", "sync_every", "plan", "tokens_per_second"}
 BELONGS = {
     "epochs": ("rft", "sft"),
     "group": ("grpo", "rft", "sdft"),

@@ -80,6 +80,7 @@ class Config:
     out: str = option("", "run folder, where the same command goes on; empty: out/MODEL-TASK-SEED")
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
+    save_minutes: float = option(20, "minutes between them, where that is earlier", above=0)
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
     samples: int = option(0, "budget of responses for training; 0: none", least=0)
     device: str = option("auto", "auto, cpu or cuda")
@@ -191,15 +192,18 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
     )
-    gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
+    gradient_checkpointing: bool | None = option(
+        None, "compute activations twice: less memory; not given: by --plan, as the next two"
+    )
     micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
-    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
+    moments: Literal["float32", "bfloat16", None] = option(None, "AdamW's two moments")
     lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
-    offload: bool = option(
-        False, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
+    offload: bool | None = option(
+        None, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
     )
     shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
-    plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
+    plan: bool = option(False, "print memory, cards that fit, hours (all computed); then stop")
+    tokens_per_second: float = option(0, "of rollouts, for --plan; 0: by the card's data", least=0)
 
     eval_split: Literal["test", "val"] = option(
         "test", "val: for choosing settings; test: look at it once", heading="evaluation"
@@ -927,6 +931,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
+    folder.keeps_time(cfg)
     if not folder.finished:
         with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
             run, model = prepare(cfg, tokenizer, grader, questions, folder)
@@ -968,8 +973,8 @@ def any_question(run: Run) -> dict:
 
 def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
     """(run, model): the model is loaded, and the settings that depend on it are made."""
+    cfg = kit.memory_plan.fill_in(cfg, kit.loading.device_of(cfg))
     model = kit.loading.load_model(cfg)
-    cfg = kit.memory_plan.fill_in(cfg, model)
     if cfg.gradient_checkpointing:
         kwargs = {"use_reentrant": False}
         # what transformers 5 calls gradient checkpointing
@@ -1009,7 +1014,8 @@ def main(argv: list[str] | None = None) -> int:
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
-            print(kit.memory_plan.plan(cfg))
+            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            print(kit.plan_page.plan(cfg, counts))
             return
         kit.ranks.start(cfg.device)
         if cfg.samples:

@@ -14,7 +14,7 @@ from kit.errors import UserError
 from kit.hub import require_hub
 from kit.losses import head_of, logits_of, trim_heap
 from kit.low_bits import split_weights
-from kit.presets import ALIASES
+from kit.presets import ALIASES, is_tiny
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}"
@@ -156,6 +156,8 @@ def load_model(cfg):
     elif low:
         split_weights(model)
     model.to(device)
+    if is_tiny(cfg.model):
+        torch.set_num_threads(1)  # two take three times as long beside another busy process
     if device == "cpu" and not cfg.lora:
         # a pass touches few rows of it; a dense gradient would be cleared and added in full for
         # each pass (in_passes)

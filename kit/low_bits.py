@@ -212,10 +212,11 @@ def adamw(model, lr: float, weight_decay: float, cfg, beta2: float = 0.95):
     or states are kept off the GPU. With --shard, and other ranks, states are shared out."""
     options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     parameters = trained(model)
-    moments = getattr(torch, cfg.moments)
+    moments = getattr(torch, cfg.moments or "float32")
     group = {"params": parameters, "moments": moments, "offload": cfg.offload}
     kind = SplitAdamW
-    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
+    whole = parameters[0].dtype != torch.bfloat16 and moments == torch.float32
+    if whole and not cfg.offload:
         kind, group, options["fused"] = torch.optim.AdamW, {"params": parameters}, True
     if cfg.shard and ranks.world() > 1:
         return shards.sharded(kind, group, options)

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from kit.adapters import load_own_state, merged, own_state, save_adapter
+from kit.clock import Clock, spoken
 from kit.errors import UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
 from kit.low_bits import put_halves, take_halves
@@ -28,6 +29,8 @@ try:
 except ImportError:  # Windows: two processes in one folder are not noticed there
     fcntl = None
 
+# options of a command, not of a run
+NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes")
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
 
 
@@ -47,7 +50,8 @@ class RunFolder:
         self.path, self.save_every = Path(path), save_every
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
-        self.journal = {}
+        self.journal, self.clock = {}, Clock()
+        self.save_minutes, self.saved_at = 20.0, time.time()
         gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
             self.open(options, content, fresh)
@@ -153,15 +157,30 @@ class RunFolder:
     def recall(self, key: str):
         """The batch of rollouts journalled under `key`, or None."""
         if key not in self.journal:
+            self.clock.asks()
             return None
         with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
             f.seek(self.journal[key])
-            return json.loads(f.readline())["batch"]
+            batch = json.loads(f.readline())["batch"]
+        self.clock.uncounted += len(batch)
+        return batch
 
     def remember(self, key: str, batch: list[list[int]]) -> None:
         if self.writes:
             with (self.path / "state" / "rollouts.jsonl").open("a") as f:
                 f.write(json.dumps({"key": key, "batch": batch}) + "\n")
+        self.clock.generated(batch)
+        self.tell_time()
+
+    # time left ------------------------------------------------------------------------------------
+    def keeps_time(self, cfg) -> None:
+        """The whole run is cfg's: what is left of it is told, and states are saved by time too."""
+        self.save_minutes = cfg.save_minutes
+        self.clock.expect(cfg)
+
+    def tell_time(self, phase: str = "") -> None:
+        if self.clock.is_due(phase):
+            print(self.clock.sentence(self.totals["samples"], len(self.results)), flush=True)
 
     # saved states ---------------------------------------------------------------------------------
     def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
@@ -187,6 +206,7 @@ class RunFolder:
         if latest.exists():
             latest.replace(latest.with_name("previous.pt"))
         replace_file(latest, lambda p: torch.save(state, p))
+        self.saved_at = time.time()
 
     def load_state(self) -> dict:
         """The newest saved state that can be read; empty where there is none."""
@@ -217,23 +237,31 @@ class RunFolder:
         drop_other_halves(model.parameters(), optimizer)
         if self.saved["teacher"]:
             load_own_state(teacher, self.saved["teacher"])
+        # the rest is as large as model, teacher and optimiser together
+        self.saved = {name: self.saved[name] for name in ("phase", "step")}
         return self.saved["step"]
 
     def steps(self, phase: str, n: int, model, optimizer, teacher=None):
         """The steps of a phase that are still to be done, with a progress bar: 0 .. n - 1, or from
         the saved state on. States are saved on the way, and at the end."""
         start = 0
-        if self.saved.get("phase") == phase:
+        if self.saved.get("phase") == phase and "model" in self.saved:
             start = self.restore(model, optimizer, teacher)
         quiet = {"disable": not self.writes, "mininterval": 1.0}
         self.bar = tqdm(range(start, n), phase, n, initial=start, unit="step", **quiet)
+        self.clock.begins(phase, start, n)
+        self.saved_at = time.time()
         for step in self.bar:
             stopping = self.stopping()
-            if stopping or (step and step % self.save_every == 0):
+            due = step and step % self.save_every == 0
+            if stopping or due or self.saved_long_ago():
                 self.save_state(phase, step, model, optimizer, teacher)
             if stopping:
                 raise KeyboardInterrupt
+            began, sampling = time.time(), self.clock.seconds
             yield step
+            self.clock.stepped(phase, time.time() - began - (self.clock.seconds - sampling))
+            self.tell_time(phase)
         self.bar = None
         self.save_state(phase, n, model)
 
@@ -258,6 +286,7 @@ class RunFolder:
         """Enter an evaluation into results.json; its seconds do not count as training's."""
         self.results[name] = result
         self.start += seconds
+        self.clock.uncounted = 0
         if self.writes:
             write_json(self.path / "results.json", self.results)
 
@@ -303,6 +332,7 @@ class RunFolder:
         totals."""
         self.totals["samples"] += len(samples)
         self.totals["tokens"] += sum(len(s["ids"]) for s in samples)
+        self.clock.uncounted = 0
         shown = [[s["reward"], len(s["ids"]), not s["finished"]] for s in samples]
         reward, length, truncated = np.mean(shown, axis=0).tolist()
         return {"reward": reward, "length": length, "truncated": truncated}
@@ -323,11 +353,17 @@ class RunFolder:
                 f.write(json.dumps(line) + "\n")
         if self.bar is not None:
             shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
+            left = self.clock.left(self.totals["samples"], len(self.results))
+            shown["left"] = spoken(sum(filter(None, left)))
             self.bar.set_postfix(shown, refresh=False)
 
     def stopping(self) -> bool:
         """Whether any rank was asked to stop (Ctrl-C)."""
         return any(gather(self.stop))
+
+    def saved_long_ago(self) -> bool:
+        """Whether the last state is older than --save-minutes; all ranks find the same."""
+        return gather(time.time() - self.saved_at > 60 * self.save_minutes)[0]
 
 
 def files_in(folder: Path) -> list[str]:
@@ -391,8 +427,9 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
 
 
 def options_of(cfg) -> dict:
-    """The options that say what a run is: all but those that only say what to do now, or where."""
-    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan", "shard")}
+    """The options that say what a run is: all but those that only say what to do now, or where
+    (NOW)."""
+    return {name: v for name, v in asdict(cfg).items() if name not in NOW}
 
 
 def check_options(path: str, options: dict, fresh: bool) -> None:
