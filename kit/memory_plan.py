@@ -27,7 +27,7 @@ PASS_TOKENS, ROLLOUTS = 2048, 64  # without a plan, where --micro-tokens and --r
 
 # continuous batching: its rows at once, tokens that it reads at once for each, its part of what is
 # free, and the longest rows that its cache must hold to be worth it
-REQUESTS, READ_AT_ONCE, CACHE_SHARE, LEAST_ROWS = 256, 32, 0.8, 4
+REQUESTS, READ_AT_ONCE, CACHE_SHARE, LEAST_ROWS = 256, 32, 0.8, 1
 
 # from fast to small, and what each costs
 WAYS = (
@@ -263,12 +263,13 @@ def fitted(s: Sizes, cfg, card: float, **changes):
     """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where
     not even the smallest do. What it leaves open is off.
 
-    A pass holds one row at least, so --micro-tokens below the longest row saves nothing.
+    A pass holds one row at least, so --micro-tokens below the longest row of both phases saves
+    nothing.
     """
     cfg = settled(replace(cfg, **changes), {})
     room = card * (1 - RESERVE)
-    row = max(trained_row(cfg, phase) for phase in phases_of(cfg))
-    passes = [tokens for tokens in (32768, 16384) if tokens > row] + [row]
+    rows = sorted({trained_row(cfg, phase) for phase in phases_of(cfg)}, reverse=True)
+    passes = [tokens for tokens in (32768, 16384) if tokens > rows[0]] + rows
     batches = [0, 128, 64, 32, 16, 8]  # 0: continuous batching's own, REQUESTS at most
     if cfg.micro_tokens:
         passes = [cfg.micro_tokens]
@@ -288,7 +289,7 @@ def fitted(s: Sizes, cfg, card: float, **changes):
 def smallest(cfg):
     """cfg with the smallest passes and rollout batches, where it leaves them open."""
     cfg = settled(cfg, WAYS[-1])
-    row = max(trained_row(cfg, phase) for phase in phases_of(cfg))
+    row = min(trained_row(cfg, phase) for phase in phases_of(cfg))
     micro_tokens, rollout_batch = cfg.micro_tokens or row, cfg.rollout_batch or 8
     return replace(cfg, micro_tokens=micro_tokens, rollout_batch=rollout_batch)
 
