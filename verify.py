@@ -164,9 +164,9 @@ class Grader:
         self.close()
 
 
-def _prepare_math(response, gold):
+def _prepare_math(response, reference):
     """((reward, why), None) where a glance decides, else (None, item for a worker)."""
-    gold = gold_answer(gold)
+    gold = gold_answer(reference)
     if gold is None:
         return (0.0, "bad row: no gold answer"), None
     if isinstance(response, str):
@@ -175,6 +175,7 @@ def _prepare_math(response, gold):
     answer = last_boxes(response, boxes, gold) if boxes else final_answer(response)
     if answer is None:
         return (0.0, "no final answer"), None
+    gold = gold_answer(reference, answer)
     right = same_at_a_glance(answer, gold)
     if right is None:
         return None, {"answer": answer, "gold": gold}
