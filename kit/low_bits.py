@@ -165,10 +165,10 @@ def step_slice(w, g, m, v, step: int, group: dict) -> None:
     w.mul_(1 - lr * decay).addcdiv_(m, scale, value=-lr / (1 - b1**step))
 
 
-def adamw(model, lr: float, weight_decay: float, cfg):
-    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
-    kept off the GPU. With --shard, and other ranks, states are shared out."""
-    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
+def adamw(model, lr: float, weight_decay: float, cfg, beta2: float = 0.95):
+    """AdamW, whose first beta is 0.9 (Table 4); SplitAdamW where weights or moments are bfloat16
+    or states are kept off the GPU. With --shard, and other ranks, states are shared out."""
+    options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     parameters = trained(model)
     moments = getattr(torch, cfg.moments)
     group = {"params": parameters, "moments": moments, "offload": cfg.offload}

@@ -1,8 +1,10 @@
 """The embedded model's own defaults: it is 20,000 times smaller, and learns at other rates."""
 
 import json
-from dataclasses import fields
 from pathlib import Path
+
+from kit.errors import UserError
+from kit.recipes import following, recipe
 
 ALIASES = {
     "tiny": str(Path(__file__).resolve().parent.parent / "tiny"),
@@ -17,7 +19,15 @@ TINY = dict(
     max_tokens=160,
     rollout_batch=512,
     micro_tokens=2048,
+    distil_temperature=0.0,
+    eval_temperature=0.0,
+    distil_max_tokens=0,
+    eval_max_tokens=0,
+    srt_records=0,
+    phrase_if_wrong="",
+    trim=True,
     l_generation="none",
+    reduction="mean",
     srt_epochs=16,
     srt_batch=16,
     srt_lr=1e-3,
@@ -38,7 +48,7 @@ def is_tiny(model: str) -> bool:
         return False  # a hub id, a .gguf file; a damaged config is reported where it is loaded
 
 
-RATES = "srt_lr", "distil_lr", "lr"  # the options that are learning rates
+RATES = "srt_lr", "distil_lr"  # the recipes' options that are learning rates
 
 
 def adapter_factor(given: dict) -> int:
@@ -50,16 +60,16 @@ def adapter_factor(given: dict) -> int:
     return 3 if is_tiny(given.get("model", "tiny")) else 10
 
 
-def adapter_rates(cls, given: dict) -> dict:
-    """given, and with --lora a learning rate in place of each that was not given: adapter_factor
-    times that of whole weights, the preset's or the default of the dataclass cls."""
-    if not given.get("lora"):
-        return given
-    defaults = {f.name: f.default for f in fields(cls)} | preset(given.get("model", cls.model))
-    rates = {n: adapter_factor(given) * v for n, v in defaults.items() if n in RATES}
-    return rates | given
-
-
-def preset(model: str) -> dict:
-    """A model's own defaults: TINY for the embedded one and for what was trained from it."""
-    return TINY if is_tiny(model) else {}
+def recipe_of(given: dict) -> dict:
+    """The defaults of the options that were not given: the recipe that was asked for, or that of
+    the model. With --lora its learning rates are higher (adapter_factor)."""
+    name = given.get("recipe") or ("tiny" if is_tiny(given.get("model", "tiny")) else "paper")
+    task = "math" if given.get("data") and "task" not in given else given.get("task", "math")
+    if name == "tiny":
+        values = TINY
+    elif name in ("paper", "authors"):
+        values = recipe(name, task)
+    else:
+        raise UserError(f"--recipe must be one of paper, authors, tiny, not {name!r}")
+    rates = {rate: values[rate] * adapter_factor(given) for rate in RATES}
+    return {**values, **rates, **following(given), "recipe": name}
