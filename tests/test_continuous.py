@@ -1,6 +1,7 @@
 """Continuous batching beside training, on a CPU: the same answers, nothing left behind, and faults
 that are called what they are."""
 
+import gc
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +31,15 @@ def use_a_little_cache(monkeypatch, blocks=32):
         return found
 
     monkeypatch.setattr(kit.continuous, "settings", with_a_little_cache)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """transformers collects garbage twice a call: not all that torch has imported each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
