@@ -9,27 +9,30 @@ reward r, and writes a better answer.
     tuples whose revision is verified, and fine-tune on
     L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
   Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student,
-    grade it, and pull the student to what the teacher says of the same tokens once it has seen the
-    whole answer and its verdict:
+    grade it, and pull the student's next-token distributions to the teacher's over the same y,
+    which the teacher gives after it has read all of y and its verdict:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
-    From time to time the teacher may be set to the student.
-  (The code divides these sums by the tokens of a batch: docs/differences.md.)
+    From time to time the teacher may be set to the student (--sync-every).
+  (Averaged over answers; --reduction mean averages over all tokens of a batch instead.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
     python sdzero.py --help                                       # every option
 
 Read from top to bottom: configuration, prompts, rollouts, rewards, losses, phase 1, phase 2,
-evaluation, main. Equation and section numbers are the paper's. `kit.` marks the machine room (out
-of memory, several processes, resuming, loading): what makes this robust and fast, never the idea.
+evaluation, main. Equation and section numbers are the paper's. `kit` is the machine room (out of
+memory, several processes, resuming, loading, seeds): what makes this robust and fast, never the
+idea. Only its trimming touches what is trained on.
 
 Words, one for one thing:
-  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration"
+  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration", a worked
+             solution, which baselines alone read
   context    the token ids that a model reads before it answers: chat(x), or the reviser's
   response   y, the token ids that it then sampled; with its end token, if it came to one
-  sample     a dict: a graded response with its context, text, reward and question
-  tuple      x, y_init, P_r, y_revised: what phase 1 collects; its record, a dict, is a line of
-             revisions.jsonl
+  rollout    sampling a response from the policy, the model that is trained, and grading it
+  sample     what a rollout gives, a dict: a response's ids, context, text, reward and question
+  record     x, y_init, P_r, y_revised, a tuple of the paper's D_revision: what phase 1 collects, a
+             dict, a line of revisions.jsonl
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
 """
@@ -49,13 +52,15 @@ import kit
 from kit.errors import UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
-from kit.presets import TINY, preset
+from kit.presets import TINY, recipe_of
+from kit.schedules import Schedule, warmup_and_cosine
 from kit.seeds import derived_seed, permutation, shuffled
 from kit.tables import mean, rate
 
 
 # --------------------------------------------------------------------------------------------------
-# Configuration: one dataclass, which is also the --help. The embedded model has its own defaults.
+# Configuration: one dataclass, which is also the --help. Its defaults are the paper's: the table of
+# each stands in kit/recipes.py. The embedded model has its own (kit/presets.py).
 # --------------------------------------------------------------------------------------------------
 @dataclass
 class Config:
@@ -68,9 +73,14 @@ class Config:
     method: Literal["sdzero", "srt"] = option(
         "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"
     )
+    recipe: Literal["paper", "authors", "tiny"] = option(
+        "paper", "whose settings: the paper's, its authors' code's, or the embedded model's own"
+    )
+    scale: float = option(1.0, "times all counts of questions, records and steps", above=0, most=10)
     out: str = option("", "run folder, where the same command goes on; empty: out/MODEL-TASK-SEED")
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
+    save_minutes: float = option(20, "minutes between them, where that is earlier", above=0)
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
     samples: int = option(0, "budget of responses for training; 0: none", least=0)
     device: str = option("auto", "auto, cpu or cuda")
@@ -84,15 +94,32 @@ class Config:
         heading="questions (four sets)",
     )
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
-    srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
+    srt_questions: int = option(10_000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
-    eval_questions: int = option(500, "of the validation set, and of the test set", least=1)
+    eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
+    system: str = option("", "system message in front of every question; empty: none")
+    instruction: str = option("", "what follows every question; empty: the task's own line")
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
-    temperature: float = option(0.7, "of rollouts; the KL's is 1", above=0, heading="sampling")
-    max_tokens: int = option(
-        4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
+    temperature: float = option(
+        0.7,
+        "of phase 1; where it is given, of the rest too; the KL's is 1",
+        above=0,
+        heading="sampling",
     )
+    distil_temperature: float = option(1.0, "of phase 2; 0: --temperature", least=0)
+    eval_temperature: float = option(0.7, "of evaluation; 0: --temperature", least=0)
+    top_p: float = option(1.0, "of phase 1: the likeliest tokens of this mass", above=0, most=1)
+    distil_top_p: float = option(1.0, "of phase 2; 0: --top-p", least=0, most=1)
+    eval_top_p: float = option(1.0, "of evaluation; 0: --top-p", least=0, most=1)
+    max_tokens: int = option(
+        16_384,
+        "longest response of phase 1, of the rest too where it is given; one that is cut off there "
+        "is wrong and gets no end token",
+        least=1,
+    )
+    distil_max_tokens: int = option(8192, "longest of phase 2; 0: --max-tokens", least=0)
+    eval_max_tokens: int = option(32_768, "longest of evaluation; 0: --max-tokens", least=0)
     rollout_batch: int = option(0, "responses at once; 0: by --plan, 64 on a CPU", least=0)
 
     phase1: bool = option(
@@ -101,38 +128,62 @@ class Config:
     srt_share: float = option(0.0, "phase 1's part of --samples; 0: as N1 to N2", least=0, most=1)
     first_answers: int = option(1, "first answers y_init per question", least=1)
     revisions: int = option(3, "revisions y_revised per first answer", least=1)
-    phrase_if_right: str = option("", "P_r for r = 1; empty: the model family's")
-    phrase_if_wrong: str = option("", "P_r for r = 0; empty: the model family's")
+    revise: Literal["all", "wrong"] = option("all", "which first answers are revised")
+    srt_records: int = option(
+        6000, "verified revisions to keep, evenly over the questions; 0: all of them", least=0
+    )
+    right_share: float = option(
+        0.0, "of these, the share whose first answer was right; 0: as it comes", least=0, most=0.99
+    )
+    phrase_if_right: str = option("Let me rephrase the above solution.", "P_r for r = 1")
+    phrase_if_wrong: str = option(
+        "Wait, this response is not correct, let me start over.",
+        "P_r for r = 0; empty: the authors' code's for the model family",
+    )
     filtered: bool = option(True, "--no-filtered keeps unverified revisions too (an ablation)")
     flip_reward: bool = option(False, "train on 1 - reward (an ablation: must destroy the gain)")
-    trim: bool = option(True, "cut repeating tails and chatty openings off, by whole tokens")
+    trim: bool = option(False, "cut repeating tails and chatty openings off, by whole tokens")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
-        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2): if y_init was wrong, always",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2); wrong: if y_init was wrong alone",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
-    srt_epochs: int = option(3, "epochs over the kept tuples", least=1)
-    srt_batch: int = option(64, "tuples per optimiser step", least=1)
+    srt_in_turn: bool = option(
+        False, "first Eq. 2 on records with a wrong first answer, then Eq. 1 on --revision-records"
+    )
+    revision_records: int = option(1000, "others than those, right first answers first", least=1)
+    srt_sequence: int = option(32_768, "longest row; longer ones are left out, counted", least=1)
+    srt_epochs: int = option(3, "epochs over the kept records", least=1)
+    srt_batch: int = option(4, "records per optimiser step", least=1)
     srt_lr: float = option(5e-6, "peak learning rate; then a cosine to 0", above=0, most=1)
     srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
+    srt_beta2: float = option(0.95, "AdamW's second beta; the first is 0.9", above=0, most=0.9999)
+    reduction: Literal["sum", "mean"] = option(
+        "sum",
+        "in both phases: sum over an answer's tokens, mean over answers (Eq. 1, 2, 4); or mean "
+        "over the tokens of a batch",
+    )
 
     divergence: Literal["reverse", "forward", "mixed"] = option(
         "reverse", "KL(student || teacher) (Eq. 4), its reverse, or half of each", heading="phase 2"
     )
+    top_k: int = option(0, "the teacher's likeliest tokens alone, renormalised; 0: all", least=0)
     distil_epochs: int = option(1, "epochs over the questions", least=1)
+    distil_steps: int = option(0, "most optimiser steps; 0: no limit", least=0)
     distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
     distil_lr: float = option(
-        5e-6, "learning rate; constant but for warm-up, --decay", above=0, most=1
+        5e-6, "learning rate; constant but for warm-up and --decay", above=0, most=1
     )
-    warmup_steps: int = option(20, "steps of linear warm-up", least=0)
+    warmup_steps: int = option(20, "steps of linear warm-up, in each round", least=0)
     decay: float = option(
         0.0,
-        "last part of each round, over which the learning rate falls to 0; 0: constant",
+        "share of each round, at its end, over which the learning rate falls to 0; 0: constant",
         least=0,
         most=1,
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
+    distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
     rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
     kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
@@ -141,90 +192,47 @@ class Config:
     dtype: Literal["auto", "float32", "bfloat16"] = option(
         "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
     )
-    gradient_checkpointing: bool = option(False, "compute activations twice: less memory")
+    gradient_checkpointing: bool | None = option(
+        None, "compute activations twice: less memory; not given: by --plan, as the next two"
+    )
     micro_tokens: int = option(0, "tokens of a pass; 0: by --plan, 2048 on a CPU", least=0)
-    moments: Literal["float32", "bfloat16"] = option("float32", "AdamW's two moments")
-    offload: bool = option(False, "moments and low halves of weights in CPU memory: slower")
-    plan: bool = option(False, "print what the phases need in memory and what fits; then stop")
+    moments: Literal["float32", "bfloat16", None] = option(None, "AdamW's two moments")
+    lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
+    offload: bool | None = option(
+        None, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
+    )
+    shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
+    plan: bool = option(False, "print memory, cards that fit, hours (all computed); then stop")
+    tokens_per_second: float = option(0, "of rollouts, for --plan; 0: by the card's data", least=0)
 
     eval_split: Literal["test", "val"] = option(
         "test", "val: for choosing settings; test: look at it once", heading="evaluation"
     )
     eval_samples: int = option(
-        4, "sampled answers per question, besides one greedy answer and one revision", least=1
+        8, "sampled answers per question, besides one greedy answer and one revision", least=1
     )
 
 
 def make_config(cls=Config, /, **given) -> Config:
-    """The options given, and a default for each other one: the model's preset, or cls's own.
+    """The options given, and a default for each other one: the recipe's, or cls's own.
 
     Raises UserError for a value out of its range, and for options that contradict each other.
     """
-    cfg = cls(**{**preset(given.get("model", Config.model)), **given})
+    cfg = cls(**{**recipe_of(given), **given})
     check_ranges(cfg)
+    if cfg.scale != 1:
+        cfg = replace(cfg, **kit.recipes.scaled(cfg))
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
         name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, cfg.method, str(cfg.seed)]
         cfg.out = str(Path("out") / "-".join(part for part in name if part != "sdzero"))
-    for contradiction, line in contradictions(cfg):
-        if contradiction:
-            raise UserError(line)
-    srt_questions, distil_questions = divide(cfg)
+    kit.budget.check_contradictions(cfg)
+    srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
-    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
-    if cfg.method == "sdzero" and cfg.rounds > steps:
+    if cfg.method == "sdzero" and cfg.rounds > (steps := kit.budget.distil_steps(cfg)):
         raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")
     return cfg
-
-
-def contradictions(cfg: Config) -> list[tuple[bool, str]]:
-    """(condition, message) of each pair of options that excludes the other."""
-    srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
-    losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
-    return [
-        (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
-        (cfg.phase1 and not losses, "phase 1 has no loss: --l-revision, or --no-phase1"),
-        (cfg.phase1 and not cfg.srt_questions, "phase 1 has no --srt-questions: or --no-phase1"),
-        (no_phase1 and cfg.l_answer, "--l-answer is a loss of phase 1: --no-phase1 excludes it"),
-        (no_phase1 and not cfg.filtered, "--no-filtered is of phase 1: --no-phase1 excludes it"),
-        (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
-        (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
-        (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
-        (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
-    ]
-
-
-def divide(cfg: Config) -> tuple[int, int]:
-    """Questions of phase 1 and of phase 2. With --samples, N1 and N2 are but a ratio: as many
-    questions as make that many responses, never more (responses_of says how many).
-
-    Raises UserError where they are too few.
-    """
-    if not cfg.samples:
-        return cfg.srt_questions, cfg.distil_questions
-    per_question = cfg.first_answers * (1 + cfg.revisions)
-    srt, distil = cfg.srt_questions * per_question, cfg.distil_questions * cfg.distil_epochs
-    share = cfg.srt_share or srt / (srt + distil)
-    if cfg.method == "srt":
-        share = 1.0
-    elif not cfg.phase1:
-        share = 0.0
-    n1 = min(round(share * cfg.samples / per_question), cfg.samples // per_question)
-    n2 = (cfg.samples - n1 * per_question) // cfg.distil_epochs
-    if (cfg.phase1 and not n1) or (cfg.method == "sdzero" and not n2):
-        raise UserError(
-            f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}, one "
-            f"of phase 2 {cfg.distil_epochs}, and --srt-share {share:.3g} goes to phase 1"
-        )
-    return n1, n2
-
-
-def responses_of(cfg: Config, srt_questions: int, distil_questions: int) -> dict[str, int]:
-    """How many responses training generates, by kind."""
-    first = srt_questions * cfg.first_answers if cfg.phase1 else 0
-    in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
-    return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -238,16 +246,15 @@ class Phrases(NamedTuple):
 
 
 def control_phrases(cfg: Config, model_type: str) -> Phrases:
-    """The texts of P_1 and P_0 (Sec. 2.1), in the wording of the authors' code for the family."""
+    """The texts of P_1 and P_0 (Sec. 2.1); where P_0 is empty, the authors' code's."""
     wrong = "Wait, this response is wrong. Let me correct it."
     if "olmo" in model_type.lower():
         wrong = "Wrong. I need to redo all."
-    right = "Let me rephrase the above solution."
-    return Phrases(cfg.phrase_if_right or right, cfg.phrase_if_wrong or wrong)
+    return Phrases(cfg.phrase_if_right, cfg.phrase_if_wrong or wrong)
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
-    """The ids that "\\n\\n" + P_r + "\\n\\n" has in text: tokenised alone it can come out else."""
+    """The ids that "\\n\\n" + P_r + "\\n\\n" has inside a text: alone it may have others."""
     delimited = [f"\n\n{text}\n\n" for text in phrases]
     return Phrases(*(kit.tokens.ids_in_running_text(tokenizer, text) for text in delimited))
 
@@ -276,8 +283,18 @@ def reviser_ids(run, context: list[int], response: list[int], reward: float) -> 
     be over (a y that was cut off has none to lose). What follows is a new answer in phase 1, and
     y once more, as it was sampled, in phase 2.
     """
-    phrase = run.phrases.if_right if reward else run.phrases.if_wrong
+    phrase = phrase_for(run, reward)
     return context + without_end(response, run.end_ids) + phrase
+
+
+def phrase_for(run, reward: float) -> list[int]:
+    """P_r, as ids."""
+    return run.phrases.if_right if reward else run.phrases.if_wrong
+
+
+def reviser_contexts(run, samples: list[dict]) -> list[list[int]]:
+    """What the reviser reads of each sample."""
+    return [reviser_ids(run, s["context"], s["ids"], s["reward"]) for s in samples]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -291,10 +308,17 @@ class Run:
     tokenizer: object
     grader: object  # grade(texts, answers) -> rewards
     questions: dict  # "srt", "distil", "val" and "test": each question stands in one of them
-    phrases: Phrases  # as ids
+    phrases: Phrases  # as ids, with the blank lines around them
     end_ids: list  # every token that ends a response
     room: object  # what fits in memory at once (kit.losses.Room)
-    folder: object = None  # kit.run_folder.RunFolder; None: nothing is written
+    folder: object = None  # kit.run_folder.RunFolder; None where a model is only sampled from
+
+
+def in_phase(run: Run, phase: str) -> Run:
+    """The run with the sampling settings of phase "distil" or "eval", where it has its own."""
+    names = "temperature", "top_p", "max_tokens"
+    own = {name: getattr(run.cfg, f"{phase}_{name}") or getattr(run.cfg, name) for name in names}
+    return replace(run, cfg=replace(run.cfg, **own))
 
 
 def generate(
@@ -303,27 +327,28 @@ def generate(
     """One response per context, as ids: y ~ pi(.|context) at cfg.temperature, or the greedy one.
 
     Its last id is an end token, or else it was cut off at cfg.max_tokens. Every token can be
-    sampled, as in the losses: no top-k, no top-p, no penalties, only the temperature.
+    sampled, as in the losses (unless --top-p says else): no top-k, no penalties.
     """
     from transformers import GenerationConfig
 
-    sampling = {"do_sample": True, "temperature": run.cfg.temperature, "top_k": 0, "top_p": 1.0}
+    cfg = run.cfg
+    sampling = {"temperature": cfg.temperature, "top_k": 0, "top_p": cfg.top_p, "do_sample": True}
     config = GenerationConfig(
-        max_new_tokens=run.cfg.max_tokens,
+        max_new_tokens=cfg.max_tokens,
         eos_token_id=run.end_ids,
         pad_token_id=run.end_ids[0],
         **({"do_sample": False} if greedy else sampling),
     )
 
-    def sample(batch, seed):
+    def sample_batch(batch, _seed):  # torch has been seeded with it
         ids, mask = kit.sampling.left_padded(batch, run.end_ids[0], model.device)  # (B, T), (B, T)
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return output[:, ids.shape[1] :].tolist()  # (B, new tokens), padded behind the first end
 
     if kit.sampling.continuous(model):
-        sample = kit.continuous.sampler(model, config, run.room, fallback=sample)
+        sample_batch = kit.continuous.sampler(model, config, run.room, fallback=sample_batch)
     with kit.sampling.plain_distribution(model):  # eval mode, without the checkpoint's own settings
-        return kit.sampling.in_batches(run, model, contexts, sample, seed, label)
+        return kit.sampling.in_batches(run, model, contexts, sample_batch, seed, label)
 
 
 def rollouts(
@@ -346,7 +371,7 @@ def make_grader(cfg: Config):
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
     """The reward check (Sec. 2): r(y, a) = 1 if the final answer of y is a, else 0 -> samples.
 
-    A response that was cut off is wrong, whatever it says so far.
+    A response that was cut off is wrong, whatever it says so far. None is empty.
     """
     samples = [
         {
@@ -376,8 +401,9 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
 
 # --------------------------------------------------------------------------------------------------
-# Losses. Each is a function of logits (n, V) that gives one value per token (n,). The logits of N
-# tokens are made part by part, from hidden states; a `part` is a slice of the N.
+# Losses. Each is a function of logits (n, V), at least fp32, that gives one value per token (n,).
+# kit.losses.token_loss makes the logits of N tokens from hidden states, `part` by part (a slice of
+# the N), and takes the gradient of each part at once: they are never whole in memory.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -387,8 +413,8 @@ def kl(p_logits, q_logits):
 
 
 def fast_kl(p_logits, q_logits):
-    """kl() in half the memory and time, tested equal to it in value and in both gradients. To train
-    on the formula itself, return kl(p_logits, q_logits) here."""
+    """kl() in half the memory and time, tested equal to it in value and in both gradients; logits
+    stay as they are. To train on the formula itself, return kl(p_logits, q_logits) here."""
     return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
 
@@ -414,13 +440,17 @@ DIVERGENCES = {"reverse": reverse_kl, "forward": forward_kl, "mixed": mixed_kl}
 def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
     """Phase 2's divergence at N tokens, from the hidden states that predict them.
 
-    hidden (N, H), teacher_hidden (N, H') without gradient -> (sum, values (N,) without gradient)
+    hidden (N, H), teacher_hidden (N, H) without gradient -> (sum, to train on; the values (N,)
+    without gradient, for studies)
     """
     divergence, teacher_head = DIVERGENCES[cfg.divergence], kit.losses.head_of(teacher)
 
     def loss_fn(logits, part):
         with torch.no_grad():
             teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
+        if cfg.top_k:  # what lies outside is not seen at all: this is not Eq. 4
+            teacher_logits, top = teacher_logits.topk(min(cfg.top_k, logits.shape[-1]))  # (n, k)
+            logits = logits.gather(-1, top)  # (n, k)
         losses = divergence(logits, teacher_logits)  # (n,)
         return losses.clamp(max=cfg.kl_clip) if cfg.kl_clip else losses
 
@@ -430,7 +460,7 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
 def nll_loss(model, hidden, targets, weights=None):
     """Cross-entropy -log pi(target) at N tokens, in nats: the terms of Eq. 1 and 2.
 
-    hidden (N, H), targets (N,), weights (N,) -> (sum, values (N,) without gradient)
+    hidden (N, H), targets (N,), weights (N,) -> (sum, to train on; values (N,), for studies)
     """
 
     def loss_fn(logits, part):
@@ -441,7 +471,7 @@ def nll_loss(model, hidden, targets, weights=None):
 
 
 def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]):
-    """The last hidden states that predict the response tokens, row after row: (N, H) for N tokens.
+    """The last layer's hidden states, where they predict response tokens, row after row: (N, H).
 
         read     c0    c1    c2    y0    y1           (y2, the last, is predicted, never read)
         keep               h(c2) h(y0) h(y1)
@@ -471,12 +501,14 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
 
     loss_of(indices of a pass's rows) is divided by the tokens of the whole step already, so the
     gradient does not depend on how rows are put into passes. lengths: tokens of each row.
+    in_passes puts them so that they fit in memory, tries again from clean gradients where they did
+    not, and sums over processes.
     """
 
     def work(passes):
         total = 0.0
-        for rows in passes:
-            loss = loss_of(rows)
+        for indices in passes:
+            loss = loss_of(indices)
             loss.backward()  # adds to .grad
             total += loss.detach().double()
         return total
@@ -503,27 +535,32 @@ def update(model, optimizer, lr: float, grad_clip: float) -> float:
 # Phase 1: self-revision training (Sec. 2.1)
 # --------------------------------------------------------------------------------------------------
 def collect_revisions(run: Run, model) -> list[dict]:
-    """First answers and their revisions: one record per tuple, kept or not, and why."""
+    """First answers and their revisions: one record per revision, kept or not, and why."""
     cfg, questions = run.cfg, repeat(run.questions["srt"], run.cfg.first_answers)
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
     seed = derived_seed(cfg.seed, "init")
     responses = generate(run, model, contexts, seed, "phase 1: first answers")  # y_init ~ pi(.|x)
-    first = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
-    run.folder.log("init", 0, **run.folder.count(first))
+    first_answers = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
+    run.folder.log("init", 0, **run.folder.count(first_answers))
 
-    first = repeat(first, cfg.revisions)
-    questions = [y["question"] for y in first]
-    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
+    to_revise = [y for y in first_answers if cfg.revise == "all" or not y["reward"]]
+    if not to_revise:
+        raise UserError("every first answer is right: with --revise wrong none is left to revise")
+    revised_ones = repeat(to_revise, cfg.revisions)  # what is revised, once per revision
+    questions = [first["question"] for first in revised_ones]
+    contexts = reviser_contexts(run, revised_ones)
     seed = derived_seed(cfg.seed, "revise")
     responses = generate(run, model, contexts, seed, "phase 1: revisions")  # ~ pi(.|x, y_init, P_r)
-    revised = grade(run, questions, contexts, kit.trimming.trimmed(run, responses, openings=True))
-    run.folder.log("revise", 0, **run.folder.count(revised))
+    responses = kit.trimming.trimmed(run, responses, openings=True)
+    revisions = grade(run, questions, contexts, responses)
+    run.folder.log("revise", 0, **run.folder.count(revisions))
 
     records, seen = [], set()
-    for y, z in zip(first, revised):
-        ids = (tuple(y["context"]), tuple(y["ids"]), tuple(z["ids"]))
-        records.append(record_of(run, y, z, why_kept(z, repeated=ids in seen)))
+    for first, revised in zip(revised_ones, revisions):
+        ids = (tuple(first["context"]), tuple(first["ids"]), tuple(revised["ids"]))
+        records.append(record_of(run, first, revised, why_kept(revised, repeated=ids in seen)))
         seen.add(ids)
+    kit.selection.drop_surplus(records, cfg)  # --srt-records, --right-share
     return records
 
 
@@ -533,18 +570,17 @@ def repeat(items: list, times: int) -> list:
 
 
 def why_kept(revised: dict, repeated: bool) -> str:
-    """What a revision is: verified, or truncated, wrong, or a duplicate (first answer and revision
-    have the ids of an earlier tuple's)."""
+    """What a revision is: a duplicate (first answer and revision have the ids of an earlier
+    record's), truncated, wrong, or verified."""
+    if repeated:
+        return "duplicate"
     if not revised["finished"]:
         return "truncated"
-    if not revised["reward"]:
-        return "wrong"
-    return "duplicate" if repeated else "verified"
+    return "verified" if revised["reward"] else "wrong"
 
 
 def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
-    """A tuple as revisions.jsonl has it; D_revision are those with r(y_revised) = 1 (Sec. 2.1)."""
-    phrase = run.phrases.if_right if first["reward"] else run.phrases.if_wrong
+    """A line of revisions.jsonl; D_revision are the records whose revision was kept (Sec. 2.1)."""
     return {
         "prompt": first["question"]["prompt"],
         "answer": first["question"]["answer"],
@@ -553,7 +589,7 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
         "init_reward": first["reward"],
         "init_finished": first["finished"],
         "init_text": first["text"],
-        "control_phrase": to_text(run.tokenizer, phrase).strip(),
+        "control_phrase": to_text(run.tokenizer, phrase_for(run, first["reward"])).strip(),
         "revised_reward": revised["reward"],
         "revised_finished": revised["finished"],
         "revised_text": revised["text"],
@@ -565,7 +601,7 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
 
 
 class Row(NamedTuple):
-    """A sequence to train on: ids[start:] is a target, for each start.
+    """A sequence to train on: ids[start:] is a target, for each start; starts are ascending.
 
     Eq. 1 and Eq. 2 score parts of the same ids, so one row and one pass serve both. A token of both
     targets counts twice:   ids  x  y_init  P_r  y_revised   starts behind x and behind P_r
@@ -577,7 +613,7 @@ class Row(NamedTuple):
 
 
 def srt_rows(record: dict, cfg: Config) -> list[Row]:
-    """The rows of one tuple, in sampled ids (less what trimming cut): Eq. 1 + Eq. 2 (Eq. 3).
+    """The rows of one record, in sampled ids (less what trimming cut): Eq. 1 + Eq. 2 (Eq. 3).
 
     Eq. 2 has y_init as a target too, wrong ones included: the model learns to catch its mistake.
     """
@@ -615,24 +651,28 @@ class Training(NamedTuple):
     """How rows are fine-tuned on."""
 
     epochs: int
-    batch: int  # tuples per step
+    batch: int  # records per step
     lr: float  # peak
     weight_decay: float
+    beta2: float
 
 
-def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Training) -> None:
-    """Minimise -log pi(target), averaged over the targets' tokens of a batch of tuples (one that is
-    in two targets counts twice, above and below)."""
-    steps_per_epoch = math.ceil(len(tuples) / how.batch)
+def fine_tune(run: Run, model, records: list[list[Row]], phase: str, how: Training) -> None:
+    """Minimise -log pi(target), averaged over the targets' tokens of a batch of records (a token in
+    two targets counts twice, in the sum and in its divisor); with --reduction sum summed over them,
+    and averaged over the records. A record comes as its rows."""
+    steps_per_epoch = math.ceil(len(records) / how.batch)
     steps = how.epochs * steps_per_epoch
-    optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg)
+    optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg, how.beta2)
     model.train()
     for step in run.folder.steps(phase, steps, model, optimizer):
-        epoch, first = step // steps_per_epoch, step % steps_per_epoch * how.batch
-        order = permutation(len(tuples), run.cfg.seed, phase, epoch)
-        rows = [row for i in order[first : first + how.batch] for row in tuples[i]]
+        epoch, offset = step // steps_per_epoch, step % steps_per_epoch * how.batch
+        order = permutation(len(records), run.cfg.seed, phase, epoch)
+        batch = order[offset : offset + how.batch]
+        rows = [row for i in batch for row in records[i]]
         tokens = sum(len(row.ids) - start for row in rows for start in row.starts)
-        loss = backward_nll(run, model, rows, normaliser=tokens)
+        normaliser = len(batch) if run.cfg.reduction == "sum" else tokens
+        loss = backward_nll(run, model, rows, normaliser)
         run.folder.count_trained(tokens)
         lr = how.lr * warmup_and_cosine(step, steps)
         with run.folder.keeps_bad_batch(phase, step, rows):
@@ -640,16 +680,9 @@ def fine_tune(run: Run, model, tuples: list[list[Row]], phase: str, how: Trainin
         run.folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr)
 
 
-def warmup_and_cosine(step: int, steps: int) -> float:
-    """Linear over the first 5 % of the steps, then a cosine to 0 (Table 4)."""
-    warmup = max(1, round(0.05 * steps))
-    left = max(0, step - warmup) / max(1, steps - warmup)
-    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * left)))
-
-
 def srt_records(run: Run, model) -> list[dict]:
     """What collect_revisions gives, or gave before the run was stopped; saved and counted."""
-    if run.folder.saved.get("phase") == "srt":
+    if run.folder.saved.get("phase", "").startswith("srt"):
         records = run.folder.read_rows("revisions.jsonl")
     else:
         records = collect_revisions(run, model)
@@ -658,7 +691,11 @@ def srt_records(run: Run, model) -> list[dict]:
     kept = [r for r in records if r["kept"]]
     counts = dict(Counter(r["why"] for r in records))
     corrected = sum(not r["init_reward"] for r in kept)
-    print(f"{len(records)} tuples: {counts}; of the kept, {corrected} correct a wrong answer")
+    percent = 100 * corrected / max(1, len(kept))
+    print(
+        f"{len(records)} revisions: {counts}; {len(kept)} kept, {corrected} ({percent:.0f} %) of "
+        "which correct a wrong answer"
+    )
     if not kept:
         raise UserError(
             f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask "
@@ -667,33 +704,60 @@ def srt_records(run: Run, model) -> list[dict]:
         )
     shown = min(kept, key=lambda r: r["init_reward"])
     texts = shown["init_text"], shown["control_phrase"], shown["revised_text"]
-    show("a kept tuple", "\n\n".join(texts))
+    show("a kept revision", "\n\n".join(texts))
     return records
 
 
 def srt(run: Run, model) -> None:
     """Phase 1: collect revisions, and fine-tune on the verified ones."""
     cfg = run.cfg
-    tuples = [srt_rows(r, cfg) for r in srt_records(run, model) if r["kept"]]
-    if not any(tuples):
+    records = [record for record in srt_records(run, model) if record["kept"]]
+    how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay, cfg.srt_beta2)
+    if not cfg.srt_in_turn:
+        fine_tune(run, model, rows_of_each(records, cfg), "srt", how)
+        return
+    # the authors' code: L_generation on corrected answers, then L_revision on others
+    by_right = sorted(records, key=lambda record: -record["init_reward"])
+    others, rest = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
+    if run.folder.saved.get("phase") != "srt 2":
+        alone = replace(cfg, l_revision=False, l_generation="wrong")
+        fine_tune(run, model, rows_of_each(rest, alone), "srt", how)
+    fine_tune(run, model, rows_of_each(others, replace(cfg, l_generation="none")), "srt 2", how)
+
+
+def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
+    """The rows of each record that has any, but for rows longer than --srt-sequence. Raises
+    UserError where none is left."""
+    fitting, too_long = [], 0
+    for rows in (srt_rows(record, cfg) for record in records):
+        short = [row for row in rows if len(row.ids) <= cfg.srt_sequence]
+        too_long += len(rows) - len(short)
+        if short:
+            fitting.append(short)
+    if too_long:
+        print(f"{too_long} rows are longer than --srt-sequence {cfg.srt_sequence}: left out")
+    if not fitting:
         raise UserError(
-            "no kept tuple has a wrong first answer, which --l-generation wrong asks for"
+            f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
+            f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
+            "first answers that there are not"
         )
-    how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay)
-    fine_tune(run, model, [rows for rows in tuples if rows], "srt", how)
+    return fitting
 
 
 # --------------------------------------------------------------------------------------------------
 # Phase 2: on-policy self-distillation (Sec. 2.2)
 # --------------------------------------------------------------------------------------------------
 def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
-    """Add the gradient of Eq. 4, averaged over all response tokens of the batch, to the student's;
-    returns that loss.
+    """Add the gradient of Eq. 4, averaged over the samples, to the student's (with --reduction mean
+    over all their tokens); returns that loss.
 
-    Student and teacher read the same y behind different contexts. All its tokens are scored, the
-    end token among them; a truncated y is scored too, but has no end token.
+    Student and teacher read the same y behind different contexts: a sample's "context" and its
+    "teacher_context", which distil() adds. All tokens of y are scored, the end token among them; a
+    truncated y is scored too, but has no end token.
     """
-    normaliser = sum(len(s["ids"]) for s in samples)
+    tokens = sum(len(s["ids"]) for s in samples)
+    normaliser = len(samples) if run.cfg.reduction == "sum" else tokens
 
     def loss_of(indices):
         in_pass = [samples[i] for i in indices]
@@ -705,54 +769,14 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
         loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
         return loss / normaliser
 
-    # the student's length counts: a teacher's row has y twice, but a pass without gradients needs
-    # far less memory
+    # the student's lengths count: a teacher's row has y twice, but without gradients it keeps no
+    # activations
     return accumulate(run, student, [len(s["context"]) + len(s["ids"]) for s in samples], loss_of)
 
 
 def frozen_copy(model):
-    """The teacher: the same weights, no gradients."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
-
-
-@dataclass
-class Schedule:
-    """What an on-policy phase does at which of its steps."""
-
-    phase: str
-    steps: int
-    batch: int  # rollouts per step
-    lr_peak: float
-    warmup: int
-    decay: float  # share of each round
-    weight_decay: float
-    rounds: int = 1
-    sync_every: int = 0
-    updates: int = 1  # optimiser steps on each batch of rollouts (GRPO)
-    distils: bool = True  # the loss is a divergence, to be logged as one
-
-    def round_of(self, step: int) -> tuple[int, int, int]:
-        """(number, first step, step after the last) of the round that a step is in."""
-        ends = [self.steps * i // self.rounds for i in range(self.rounds + 1)]
-        number = sum(end <= step for end in ends) - 1
-        return number, ends[number], ends[number + 1]
-
-    def begins_round(self, step: int) -> int:
-        """The number of the round, other than the first, that begins with this step; else 0."""
-        number, first, _ = self.round_of(step)
-        return number if step == first else 0
-
-    def synchronises(self, step: int) -> bool:
-        """Whether the teacher is set to the student before this step (Sec. 3.4)."""
-        regular = self.sync_every > 0 and step % self.sync_every == 0
-        return step > 0 and (regular or self.begins_round(step) > 0)
-
-    def lr(self, step: int) -> float:
-        """Each round has a schedule of its own: a teacher is best set to a student that has
-        settled."""
-        _, first, end = self.round_of(step)
-        left = (end - step) / (end - first) / self.decay if self.decay else 1.0
-        return self.lr_peak * min(1.0, (step - first + 1) / max(1, self.warmup), left)
+    """The teacher: the same weights, no gradients. With --lora all but the adapters are shared."""
+    return copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False).eval()
 
 
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
@@ -761,22 +785,23 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
     `questions` come in the order of their use; backward(samples) adds a gradient to the student's
     and returns the loss.
     """
-    phase = schedule.phase
-    optimizer = kit.low_bits.adamw(student, schedule.lr_peak, schedule.weight_decay, run.cfg)
+    phase, cfg = schedule.phase, run.cfg
+    lr, weight_decay, beta2 = schedule.lr_peak, schedule.weight_decay, schedule.beta2
+    optimizer = kit.low_bits.adamw(student, lr, weight_decay, cfg, beta2)
     for step in run.folder.steps(phase, schedule.steps, student, optimizer, teacher):
-        if number := schedule.begins_round(step):
+        if number := schedule.round_begun(step):
             measure(run, student, f"round {number}")
         if schedule.synchronises(step):
-            teacher.load_state_dict(student.state_dict())  # teacher := student (Sec. 3.4)
+            teacher.load_state_dict(student.state_dict())
 
         batch = questions[step * schedule.batch : (step + 1) * schedule.batch]
         contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in batch]
         seed = derived_seed(run.cfg.seed, phase, step, "rollout")
         samples = rollouts(run, student, batch, contexts, seed)  # y ~ student(.|x)
-        stats = run.folder.count(samples)
+        stats = run.folder.count(samples)  # mean reward, "length", share cut off ...
 
         student.train()
-        words = kit.tables.revision_words(samples)  # such as "wait", of a response
+        words = kit.tables.revision_words(samples)  # "wait" and the like, per response
         stats |= {"lr": schedule.lr(step), "revision_words": words}
         for _ in range(schedule.updates):
             stats["loss"] = backward(samples)
@@ -784,31 +809,34 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
             with run.folder.keeps_bad_batch(phase, step, samples):
                 stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
         if schedule.distils:
-            stats["kl"] = stats["loss"] * stats["length"]  # mean of a response, in nats
+            by_token = run.cfg.reduction == "mean"
+            stats["kl"] = stats["loss"] * (stats["length"] if by_token else 1)  # nats of a response
             stats["synchronised"] = schedule.synchronises(step)
         run.folder.log(phase, step, **stats)
 
 
 def distil(run: Run, student) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
-    cfg, teacher = run.cfg, frozen_copy(student)
+    run, teacher = in_phase(run, "distil"), frozen_copy(student)
+    cfg = run.cfg
     n = cfg.distil_epochs * len(run.questions["distil"])
     questions = shuffled(run.questions["distil"], n, cfg.seed, "distil")
     schedule = Schedule(
         "distil",
-        steps=math.ceil(n / cfg.distil_batch),
+        steps=kit.budget.distil_steps(replace(cfg, distil_questions=len(run.questions["distil"]))),
         batch=cfg.distil_batch,
         lr_peak=cfg.distil_lr,
         warmup=cfg.warmup_steps,
         decay=cfg.decay,
         weight_decay=cfg.distil_weight_decay,
+        beta2=cfg.distil_beta2,
         rounds=cfg.rounds,
         sync_every=cfg.sync_every,
     )
 
     def backward(samples):
-        for s in samples:
-            s["teacher_context"] = reviser_ids(run, s["context"], s["ids"], s["reward"])
+        for sample, context in zip(samples, reviser_contexts(run, samples)):
+            sample["teacher_context"] = context
         return backward_kl(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule, backward)
@@ -824,7 +852,7 @@ def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = T
     Seeds and questions are the same for every model, so that differences are paired. "scores" holds
     what each question got.
     """
-    run = replace(run, cfg=replace(run.cfg, flip_reward=False))
+    run = in_phase(replace(run, cfg=replace(run.cfg, flip_reward=False)), "eval")
     k, seed = run.cfg.eval_samples, derived_seed("evaluate", run.cfg.seed)
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
 
@@ -849,20 +877,21 @@ def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = T
     return result | {"scores": scores.tolist(), "greedy_scores": [s["reward"] for s in greedy]}
 
 
-def generate_then_revise(run: Run, model, first: list[dict], seed: int, label: str) -> dict:
+def generate_then_revise(run: Run, model, firsts: list[dict], seed: int, label: str) -> dict:
     """One revision of each first answer, given its reward.
 
     correction_rate is the share of wrong first answers that revising turns right; None if none was
     wrong. (The paper's is net: right answers that revising spoils are subtracted.)
     """
-    contexts = [reviser_ids(run, y["context"], y["ids"], y["reward"]) for y in first]
-    revised = rollouts(run, model, [y["question"] for y in first], contexts, seed, label)
-    corrected = [z["reward"] for y, z in zip(first, revised) if not y["reward"]]
+    contexts = reviser_contexts(run, firsts)
+    revisions = rollouts(run, model, [first["question"] for first in firsts], contexts, seed, label)
+    both = zip(firsts, revisions)
+    corrected = [revised["reward"] for first, revised in both if not first["reward"]]
     return {
-        "initial_accuracy": mean(y["reward"] for y in first),
-        "initial_tokens": mean(len(y["ids"]) for y in first),
-        "revised_tokens": mean(len(z["ids"]) for z in revised),
-        **rate("revised_accuracy", [z["reward"] for z in revised]),
+        "initial_accuracy": mean(first["reward"] for first in firsts),
+        "initial_tokens": mean(len(first["ids"]) for first in firsts),
+        "revised_tokens": mean(len(revised["ids"]) for revised in revisions),
+        **rate("revised_accuracy", [revised["reward"] for revised in revisions]),
         **rate("correction_rate", corrected),
     }
 
@@ -902,6 +931,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
+    folder.keeps_time(cfg)
     if not folder.finished:
         with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
             run, model = prepare(cfg, tokenizer, grader, questions, folder)
@@ -915,7 +945,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     base = folder.results["base"]
     print(
         f"\n{base['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = "
-        f"{cfg.temperature}; 95 % intervals in brackets"
+        f"{cfg.eval_temperature or cfg.temperature}; 95 % intervals in brackets"
     )
     print(kit.tables.results_table(folder.results))
     print(f"\n{folder.path}/ holds " + ", ".join(sorted(p.name for p in folder.path.iterdir())))
@@ -926,7 +956,7 @@ def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
     """What a run depends on beside its options. Where that changes it must not go on: its journal's
     answers would be trained on other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
-    run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)
+    run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)  # no model yet
     prompt = chat_ids(tokenizer, any_question(run)["prompt"])  # serves as a response too
     prompts = [prompt, reviser_ids(run, prompt, prompt, 0.0), reviser_ids(run, prompt, prompt, 1.0)]
     return {
@@ -943,10 +973,11 @@ def any_question(run: Run) -> dict:
 
 def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
     """(run, model): the model is loaded, and the settings that depend on it are made."""
+    cfg = kit.memory_plan.fill_in(cfg, kit.loading.device_of(cfg))
     model = kit.loading.load_model(cfg)
-    cfg = kit.memory_plan.fill_in(cfg, model)
     if cfg.gradient_checkpointing:
-        kwargs = {"use_reentrant": False}  # what transformers 5 calls gradient checkpointing
+        kwargs = {"use_reentrant": False}
+        # what transformers 5 calls gradient checkpointing
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs)
     phrases = phrase_ids(tokenizer, control_phrases(cfg, model.config.model_type))
     end_ids = kit.loading.end_token_ids(tokenizer, model)
@@ -961,9 +992,9 @@ def introduce(run: Run, model) -> None:
         f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; "
         f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
     )
-    if chosen := preset(cfg.model):
-        kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
-        print("defaults of the embedded model's family: " + " ".join(as_flags(kept)))
+    chosen = recipe_of({name: getattr(cfg, name) for name in ("recipe", "task", "model", "lora")})
+    kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
+    print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
     if folder.saved:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
@@ -979,15 +1010,16 @@ def show(title: str, text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     def work():
-        about = __doc__.partition("Read from top")[0]
+        about = __doc__.partition("Read from top")[0]  # of this file's docstring
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
-            print(kit.memory_plan.plan(cfg))
+            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            print(kit.plan_page.plan(cfg, counts))
             return
         kit.ranks.start(cfg.device)
         if cfg.samples:
-            counts = responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
             kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
             print(f"of --samples {cfg.samples}, training uses {sum(counts.values())}: {kinds}")
         train(cfg, stages_of(cfg))

@@ -3,22 +3,29 @@
     errors       UserError: what the user can mend, said in one line
     late         torch, imported when it is first used
     options      a dataclass as a command line
+    recipes      the paper's settings and the authors' code's, with their tables
     presets      which models are of the embedded model's family
+    budget       questions and responses of a run, with and without --samples
+    schedules    learning rates, rounds and synchronisations
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
+    rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, out of memory, the journal of rollouts
     continuous   continuous batching on a GPU, and what it does wrong beside training
     tokens       the ids that a text has between other text
+    selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
+    adapters     --lora: low-rank adapters, by peft
     low_bits     bfloat16 weights that learn, and an optimiser for them
     memory_plan  what a run needs in memory, from the model's config.json alone
     gpu          what a GPU is told before its first tensor
     offload      slices of states that go to the GPU and back, while it calculates
     ranks        several processes (torchrun)
+    shards       --shard: moments and low halves on one rank each
     files        files that a kill leaves whole
     ownership    a run owns only what it made
     run_folder   what a run writes, and how it goes on after a kill

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from kit import ranks, shards
 from kit.offload import Ferry
 
 SLICE = 2**20  # weights that are split, or stepped, at a time
@@ -87,13 +88,18 @@ def split_weights(model) -> None:
     model.config.dtype = torch.bfloat16
 
 
+def trained(model) -> list:
+    """The parameters that training changes: all, or with adapters (--lora) theirs."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def copy_weights(model) -> list:
-    """The fp32 weights, in CPU memory; put_weights brings them back."""
-    return [exact(p).to("cpu", copy=True) for p in model.parameters()]
+    """The fp32 weights that are trained, in CPU memory; put_weights brings them back."""
+    return [exact(p).to("cpu", copy=True) for p in trained(model)]
 
 
 def put_weights(model, saved: list) -> None:
-    for p, weight in zip(model.parameters(), saved):
+    for p, weight in zip(trained(model), saved):
         is_split = p.dtype == torch.bfloat16
         p.data = weight.to(p.device, copy=True)
         if is_split:
@@ -201,13 +207,17 @@ def step_slice(w, g, m, v, step: int, group: dict) -> None:
     w.mul_(1 - lr * decay).addcdiv_(m, scale, value=-lr / (1 - b1**step))
 
 
-def adamw(model, lr: float, weight_decay: float, cfg):
-    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
-    kept off the GPU."""
-    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
-    parameters = list(model.parameters())
-    if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
-        return torch.optim.AdamW(parameters, fused=True, **options)
-    moments = getattr(torch, cfg.moments)
+def adamw(model, lr: float, weight_decay: float, cfg, beta2: float = 0.95):
+    """AdamW, whose first beta is 0.9 (Table 4); SplitAdamW where weights or moments are bfloat16
+    or states are kept off the GPU. With --shard, and other ranks, states are shared out."""
+    options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
+    parameters = trained(model)
+    moments = getattr(torch, cfg.moments or "float32")
     group = {"params": parameters, "moments": moments, "offload": cfg.offload}
-    return SplitAdamW([group], **options)
+    kind = SplitAdamW
+    whole = parameters[0].dtype != torch.bfloat16 and moments == torch.float32
+    if whole and not cfg.offload:
+        kind, group, options["fused"] = torch.optim.AdamW, {"params": parameters}, True
+    if cfg.shard and ranks.world() > 1:
+        return shards.sharded(kind, group, options)
+    return kind([group], **options)

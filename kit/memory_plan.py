@@ -1,16 +1,21 @@
-"""The memory plan: bytes of each phase, computed from the model's configuration alone."""
+"""The memory plan: bytes of each phase, and the settings that fit a card.
 
+All of it is computed from a model's configuration alone. studies/bench.py plan compares it with the
+tensors of a step; nothing of it was measured on a GPU.
+"""
+
+import math
 import os
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
+from kit import ranks
 from kit.errors import UserError
-from kit.hub import require_hub
 from kit.losses import chunk_rows
 from kit.presets import ALIASES
-from kit.tables import table
+from kit.sizes import Sizes, facts, known_sizes, read_config, sizes
 
 CARDS = (12, 16, 24, 32, 40, 48, 80, 96, 141, 180)  # GB of memory of usual GPUs
 RESERVE = 0.05  # of a card, for what the allocator cannot use
@@ -20,73 +25,60 @@ PROMPT = 512  # tokens allowed for a prompt and a control phrase
 
 PASS_TOKENS, ROLLOUTS = 2048, 64  # without a plan, where --micro-tokens and --rollout-batch are 0
 
-# from fast to small: more time, same gradient (moments: nearly the same)
+# continuous batching: its rows at once, tokens that it reads at once for each, its part of what is
+# free, and the longest rows that its cache must hold to be worth it
+REQUESTS, READ_AT_ONCE, CACHE_SHARE, LEAST_ROWS = 256, 32, 0.8, 1
+
+# from fast to small, and what each costs
 WAYS = (
     {},
     {"gradient_checkpointing": True},
     {"gradient_checkpointing": True, "moments": "bfloat16"},
     {"gradient_checkpointing": True, "offload": True},
 )
+COSTS = {
+    "gradient_checkpointing": "activations are computed twice, a third more time in training",
+    "moments": "rounded to a bfloat16 each, so updates change by up to 0.4 %",
+    "offload": "moments and low halves travel to the GPU and back in each step",
+}
+OPEN = {"gradient_checkpointing": False, "moments": "float32", "offload": False}
 
 
 # --------------------------------------------------------------------------------------------------
-# The model
+# Lengths
 # --------------------------------------------------------------------------------------------------
-@dataclass
-class Sizes:
-    """The lengths that memory depends on."""
-
-    parameters: int
-    vocabulary: int
-    hidden: int
-    mlp: int
-    layers: int
-    query: int  # of all heads together, as the next two
-    key: int  # and value
-    normed: int  # queries and keys that a norm of their own reads; 0: there is none
-    tied: bool  # input and output embedding are one
+def phases_of(cfg) -> tuple[int, ...]:
+    """The phases that a run has. Of the baselines, those that fine-tune need what phase 1 needs,
+    those on policy, with a second model beside the first, what phase 2 does."""
+    if cfg.method == "sdzero":
+        return (1, 2) if cfg.phase1 else (2,)
+    return (2,) if cfg.method in ("sdft", "grpo") else (1,)
 
 
-def read_config(model: str):
-    """The transformers configuration of a folder that may hold config.json alone, a .gguf file or a
-    hub id."""
-    from transformers import AutoConfig
-
-    name = ALIASES.get(model, model)
-    try:
-        if name.endswith(".gguf"):
-            return AutoConfig.from_pretrained(Path(name).parent, gguf_file=Path(name).name)
-        if not Path(name).is_dir():
-            require_hub(name, "model", "The plan needs a folder with its config.json.")
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as e:
-        raise UserError(f"--model {model}: no usable config.json: {str(e).splitlines()[0]}") from e
+def longest(cfg, phase: int) -> int:
+    """Tokens of the longest response of a phase."""
+    return (cfg.distil_max_tokens if phase == 2 else 0) or cfg.max_tokens
 
 
-def sizes(config) -> Sizes:
-    """The sizes of a configuration's model. Parameters are counted on a model without storage, so
-    this holds for any architecture."""
-    from transformers import AutoModelForCausalLM
+def trained_row(cfg, phase: int) -> int:
+    """Tokens of the longest row that gets a gradient. Phase 1's hold x, y_init, P_r, y_revised, as
+    far as --srt-sequence lets them."""
+    if phase == 1 and (cfg.l_revision or cfg.l_generation != "none"):
+        return min(PROMPT + 2 * longest(cfg, 1), max(cfg.srt_sequence, PROMPT))
+    return PROMPT + longest(cfg, phase)
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    c = config.get_text_config()
-    heads = c.num_attention_heads
-    head_dim = getattr(c, "head_dim", None) or c.hidden_size // heads
-    query = heads * head_dim
-    key = (getattr(c, "num_key_value_heads", None) or heads) * head_dim
-    has_norms = any(name.endswith(("q_norm", "k_norm")) for name, _ in model.named_modules())
-    return Sizes(
-        parameters=sum(p.numel() for p in model.parameters()),
-        vocabulary=c.vocab_size,
-        hidden=c.hidden_size,
-        mlp=getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
-        layers=c.num_hidden_layers,
-        query=query,
-        key=key,
-        normed=query + key if has_norms else 0,
-        tied=bool(c.tie_word_embeddings),
-    )
+
+def generated_row(cfg, phase: int) -> int:
+    """Tokens of the longest row that is sampled. A revision stands behind a first answer."""
+    evaluated = cfg.eval_max_tokens or cfg.max_tokens  # before phase 1, and between two rounds
+    if phase == 1:
+        return PROMPT + 2 * max(longest(cfg, 1), evaluated)
+    return PROMPT + max(longest(cfg, 2), 2 * evaluated if cfg.rounds > 1 else 0)
+
+
+def pass_tokens(cfg, phase: int) -> int:
+    """Tokens of a pass: it holds one row at least."""
+    return max(cfg.micro_tokens or PASS_TOKENS, trained_row(cfg, phase))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -94,64 +86,125 @@ def sizes(config) -> Sizes:
 # --------------------------------------------------------------------------------------------------
 def memory(s: Sizes, cfg, gpu: bool = True) -> dict[str, dict[str, float]]:
     """{phase: {part: bytes}} of the settings in cfg, on one device."""
-    w = 2 if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and gpu) else 4
-    lasting = lasting_parts(s, cfg, w, gpu)
-    rollouts = rollout_parts(s, cfg, w, gpu)
-    training = training_parts(s, cfg, w)
-    teacher = {"teacher": s.parameters * w}
-    return {
-        "phase 1: rollouts": {**lasting, "moments": 0, **rollouts},
-        "phase 1: training": {**lasting, **training},
-        "phase 2: rollouts": {**lasting, **teacher, **rollouts},
-        "phase 2: training": {**lasting, **teacher, **training},
-    }
+    phases = {}
+    for phase in phases_of(cfg):
+        lasting = lasting_parts(s, cfg, phase, gpu)
+        if phase == 1:  # the optimiser is made after it
+            lasting = {**lasting, "moments": 0}
+        phases[f"phase {phase}: rollouts"] = {**lasting, **rollout_parts(s, cfg, phase, gpu)}
+        tokens = pass_tokens(cfg, phase)
+        phases[f"phase {phase}: training"] = step_parts(s, cfg, phase, tokens, gpu)
+    return phases
 
 
-def lasting_parts(s: Sizes, cfg, w: int, gpu: bool) -> dict[str, float]:
-    """What stays from step to step."""
-    n, offloaded = s.parameters, cfg.offload and gpu
-    moment = 2 if cfg.moments == "bfloat16" else 4
-    return {
-        "weights": n * w,
-        "low halves of the weights": 0 if w == 4 or offloaded else 2 * n,
-        "moments": 0 if offloaded else 2 * n * moment,
-        "libraries": CONTEXT if gpu else PROCESS,
-    }
+def step_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool = True) -> dict[str, float]:
+    """{part: bytes} of a training step with passes of this many tokens."""
+    parts = lasting_parts(s, cfg, phase, gpu)
+    return {**parts, **training_parts(s, cfg, phase, tokens, gpu)}
 
 
-def rollout_parts(s: Sizes, cfg, w: int, gpu: bool) -> dict[str, int]:
-    """What sampling takes."""
-    batch, row = cfg.rollout_batch or ROLLOUTS, PROMPT + cfg.max_tokens
-    parts = {
-        "KV cache": batch * row * s.layers * 2 * s.key * w,
-        "logits": batch * s.vocabulary * 4 * 4,
-    }
-    if not gpu:  # a GPU's continuous batching reads prompts in small parts
-        parts["prompts read at once"] = layer_pass(s, batch * PROMPT, w)
+def bytes_of_weight(cfg, gpu: bool) -> int:
+    return 2 if cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and gpu) else 4
+
+
+def trained_bytes(s: Sizes, cfg, gpu: bool) -> tuple[int, int]:
+    """(how many weights are trained, the bytes of each): all, or fp32 adapters (--lora)."""
+    rank = getattr(cfg, "lora", 0)
+    return (s.adapters(rank), 4) if rank else (s.parameters, bytes_of_weight(cfg, gpu))
+
+
+def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
+    """What stays from step to step. With --shard the ranks share moments and low halves; with
+    --lora the teacher has the student's weights, and adapters of its own."""
+    w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
+    moment, offloaded = 2 if cfg.moments == "bfloat16" else 4, cfg.offload and gpu
+    kept = 0 if offloaded else n / (ranks.world() if getattr(cfg, "shard", False) else 1)
+    lora = getattr(cfg, "lora", 0)
+    parts = {"weights": s.parameters * w}
+    if lora:
+        parts["adapters"] = n * trained
+    parts["low halves of the weights"] = 2 * kept if trained == 2 else 0
+    parts["moments"] = 2 * kept * moment
+    parts["libraries"] = CONTEXT if gpu else PROCESS
+    if phase == 2:
+        parts["teacher"] = n * trained
     return parts
 
 
-def training_parts(s: Sizes, cfg, w: int) -> dict[str, int]:
-    """What a forward and a backward pass take."""
-    tokens = cfg.micro_tokens or PASS_TOKENS
-    layer = layer_activations(s, w)
+def rollout_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
+    """What sampling takes; on a GPU, what continuous batching needs for LEAST_ROWS of the longest
+    rows (it takes CACHE_SHARE of what is free: cached_tokens)."""
+    w, row = bytes_of_weight(cfg, gpu), generated_row(cfg, phase)
+    batch = cfg.rollout_batch or (REQUESTS if gpu else ROLLOUTS)
+    if gpu:
+        fixed, of_token = cache_bytes(s, batch, w)
+        cache = LEAST_ROWS * row * of_token
+        return {"KV cache": cache, "rows at once": fixed, "kept free": free_beside(cache + fixed)}
+    return {
+        "KV cache": batch * row * s.layers * 2 * s.key * w,
+        "logits": batch * s.vocabulary * 4 * 4,
+        "prompts read at once": layer_pass(s, batch * PROMPT, w),
+    }
+
+
+def cache_bytes(s: Sizes, batch: int, w: int) -> tuple[float, float]:
+    """(bytes that `batch` rows at once cost, bytes of a cached token) of continuous batching as
+    transformers 5.23 counts them, without a flash kernel: that would read the cache in place.
+
+    Beside its keys and values, a cached token costs their copy for every query head, and for each
+    token of a batch a place in two masks.
+    """
+    read = max(256, READ_AT_ONCE * batch)
+    copied = (2 * s.query + s.key) * w
+    of_batch = batch * (s.hidden * w + 4 * s.vocabulary)
+    of_read = read * ((s.hidden + s.query + 2 * s.key) * w + copied + 2 * w * read + 96)
+    return of_batch + of_read, s.layers * 2 * s.key * w + copied + 16 + 2 * w * read
+
+
+def free_beside(taken: float) -> float:
+    """What continuous batching leaves free where it takes so much."""
+    return taken * (1 / CACHE_SHARE - 1)
+
+
+def cached_tokens(s: Sizes, cfg, phase: int, room: float) -> int:
+    """Tokens that continuous batching's cache holds on a GPU with `room` bytes."""
+    lasting = lasting_parts(s, cfg, phase, gpu=True) | ({"moments": 0} if phase == 1 else {})
+    fixed, of_token = cache_bytes(s, cfg.rollout_batch or REQUESTS, bytes_of_weight(cfg, True))
+    return max(0, int(((room - sum(lasting.values())) * CACHE_SHARE - fixed) / of_token))
+
+
+def training_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool) -> dict[str, float]:
+    """What a forward and a backward pass over this many tokens take."""
+    w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
+    lora = getattr(cfg, "lora", 0)
+    layer = layer_activations(s, w) + (adapter_activations(s, lora) if lora else 0)
     kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
     working = layer_pass(s, tokens, w)
-    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * (16 if w == 4 else 20)
+    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * logit_bytes(cfg, w, phase)
     # the teacher's pass has twice the tokens; the backward pass begins where the chunk's memory is
     # free again
-    activations = max(kept * tokens + max(0, working - chunk), 2 * working)
+    of_teacher = 2 * working if phase == 2 else 0
+    activations = max(kept * tokens + max(0, working - chunk), of_teacher)
 
-    head = s.vocabulary * s.hidden * w
+    head = 0 if lora else s.vocabulary * s.hidden * w  # its gradient, which adapters do not need
     # at the end of the backward pass, where a tied embedding's two gradients are added in a third
     # tensor, activations are gone
     third = max(0, head - activations - chunk) if s.tied else 0
     return {
-        "gradients": s.parameters * w,
+        "gradients": n * trained,
         "activations": activations,
-        "KL chunk": chunk,
+        "loss chunk": chunk,
         "gradient of the output embedding": head + third,
     }
+
+
+def logit_bytes(cfg, w: int, phase: int) -> int:
+    """Bytes that a chunk's loss and gradient take per logit, all copies that live at one time."""
+    if phase == 1:  # the logits in fp32, their log-softmax, its gradient, theirs
+        return 16
+    raw = 0 if w == 4 else w  # the product, before it is fp32
+    of_divergence = {"reverse": 8, "forward": 12, "mixed": 20}[cfg.divergence]
+    return raw + 4 + 4 + of_divergence  # student's and teacher's logits, what KLInPlace keeps
 
 
 def layer_activations(s: Sizes, w: int) -> int:
@@ -166,6 +219,12 @@ def layer_activations(s: Sizes, w: int) -> int:
     return norms + attention + 4 * w * s.mlp
 
 
+def adapter_activations(s: Sizes, rank: int) -> int:
+    """Bytes more per token and decoder layer where adapters are trained: each of seven linear
+    layers keeps its input in fp32, and what the first thin matrix makes of it."""
+    return 4 * (5 * s.hidden + s.query + s.mlp) + 4 * 7 * rank
+
+
 def layer_pass(s: Sizes, tokens: int, w: int) -> int:
     """Bytes that one layer works with, forward or backward, beside what is kept."""
     return tokens * w * (4 * s.hidden + 3 * s.mlp)
@@ -177,19 +236,41 @@ def peak(s: Sizes, cfg, kind: str = "", gpu: bool = True) -> float:
     return max(sum(parts.values()) for phase, parts in phases if phase.endswith(kind))
 
 
+def disk_bytes(s: Sizes, cfg, gpu: bool = True) -> tuple[float, float]:
+    """(bytes of a checkpoint, of a saved state) in the run folder, which holds two of each."""
+    w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
+    low, moment = 2 if trained == 2 else 0, 2 if cfg.moments == "bfloat16" else 4
+    return s.parameters * w, n * (2 * trained + low + 2 * moment)  # student, teacher, the rest
+
+
+def host_bytes(s: Sizes, cfg) -> float:
+    """Bytes in the host's memory that --offload takes."""
+    n, trained = trained_bytes(s, cfg, gpu=True)
+    moment = 2 if cfg.moments == "bfloat16" else 4
+    return n * (2 * moment + (2 if trained == 2 else 0)) if cfg.offload else 0
+
+
 # --------------------------------------------------------------------------------------------------
 # Settings that fit
 # --------------------------------------------------------------------------------------------------
+def settled(cfg, way: dict):
+    """cfg with a way of WAYS for what was left open: None is what nobody gave."""
+    open_ones = {name: default for name, default in OPEN.items() if getattr(cfg, name) is None}
+    return replace(cfg, **{name: way.get(name, default) for name, default in open_ones.items()})
+
+
 def fitted(s: Sizes, cfg, card: float, **changes):
     """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where
-    not even the smallest do.
+    not even the smallest do. What it leaves open is off.
 
-    A pass holds one row at least, so --micro-tokens below the longest row saves nothing.
+    A pass holds one row at least, so --micro-tokens below the longest row of both phases saves
+    nothing.
     """
-    cfg = replace(cfg, **changes)
-    row, room = PROMPT + cfg.max_tokens, card * (1 - RESERVE)
-    passes = [tokens for tokens in (32768, 16384, 8192) if tokens > row] + [row]
-    batches = [256, 128, 64, 32, 16, 8]
+    cfg = settled(replace(cfg, **changes), {})
+    room = card * (1 - RESERVE)
+    rows = sorted({trained_row(cfg, phase) for phase in phases_of(cfg)}, reverse=True)
+    passes = [tokens for tokens in (32768, 16384) if tokens > rows[0]] + rows
+    batches = [0, 128, 64, 32, 16, 8]  # 0: continuous batching's own, REQUESTS at most
     if cfg.micro_tokens:
         passes = [cfg.micro_tokens]
     if cfg.rollout_batch:
@@ -200,105 +281,122 @@ def fitted(s: Sizes, cfg, card: float, **changes):
 
     tokens = next((n for n in passes if fits("training", micro_tokens=n)), None)
     batch = next((n for n in batches if fits("rollouts", rollout_batch=n)), None)
-    if tokens and batch:
-        return replace(cfg, micro_tokens=tokens, rollout_batch=batch)
-    return None
+    if tokens is None or batch is None:
+        return None
+    return replace(cfg, micro_tokens=tokens, rollout_batch=batch)
 
 
 def smallest(cfg):
     """cfg with the smallest passes and rollout batches, where it leaves them open."""
-    return replace(
-        cfg,
-        micro_tokens=cfg.micro_tokens or PROMPT + cfg.max_tokens,
-        rollout_batch=cfg.rollout_batch or 8,
-    )
+    cfg = settled(cfg, WAYS[-1])
+    row = min(trained_row(cfg, phase) for phase in phases_of(cfg))
+    micro_tokens, rollout_batch = cfg.micro_tokens or row, cfg.rollout_batch or 8
+    return replace(cfg, micro_tokens=micro_tokens, rollout_batch=rollout_batch)
 
 
-def fastest(s: Sizes, cfg, card: float):
-    """The fastest of the WAYS that fit `card` bytes, in bfloat16; None where none does."""
+def fastest(s: Sizes, cfg, card: float, host: float = math.inf):
+    """The fastest of the WAYS that fit `card` bytes, and `host` bytes beside it, and keep to what
+    was given; None where none does."""
     for way in WAYS:
-        if found := fitted(s, cfg, card, dtype="bfloat16", **way):
+        found = fitted(s, settled(cfg, way), card)
+        if found and host_bytes(s, found) <= host * (1 - RESERVE):
             return found
     return None
 
 
-def fill_in(cfg, model):
-    """cfg with the --micro-tokens and --rollout-batch that were left to the plan; on a CPU, cfg."""
-    if model.device.type == "cpu" or (cfg.micro_tokens and cfg.rollout_batch):
+def smallest_card(s: Sizes, cfg) -> int | None:
+    """GB of the smallest usual card that some way fits; None where there is none."""
+    return next((card for card in CARDS if fastest(s, cfg, card * 1e9)), None)
+
+
+def nearest_model(s: Sizes, cfg, card: float) -> str | None:
+    """The largest of the known models, smaller than this one, that fits `card` bytes, of the same
+    kind where there is one; None where none fits."""
+    kind = family(ALIASES.get(cfg.model, cfg.model))
+    smaller = [name for name in facts() if known_sizes(name).parameters < 0.98 * s.parameters]
+    smaller.sort(key=lambda name: (family(name) == kind, known_sizes(name).parameters))
+    fits = (name for name in reversed(smaller) if fastest(known_sizes(name), cfg, card))
+    return next(fits, None)
+
+
+def family(model: str) -> str:
+    """The beginning of a model's name: Qwen3, Olmo, SmolLM2."""
+    return model.split("/")[-1].split("-")[0].lower()
+
+
+class Card(NamedTuple):
+    """What a GPU has for this run."""
+
+    free: float  # bytes
+    name: str
+
+
+def card_of(device) -> Card:
+    """The card of a device; several ranks choose by the fullest of theirs."""
+    free = min(ranks.gather(torch.cuda.mem_get_info(device)[0]))
+    return Card(free, torch.cuda.get_device_name(device))
+
+
+def fill_in(cfg, device: str):
+    """cfg with the settings that were left to the plan, from the memory that is free; on a CPU,
+    cfg. To be called before the model is loaded. Raises UserError where nothing fits."""
+    if torch.device(device).type == "cpu":
         return cfg
-    card, s = torch.cuda.mem_get_info(model.device)[1], sizes(model.config)
-    found = fitted(s, cfg, card)
+    card, s = card_of(device), sizes(read_config(cfg.model))
+    found = fastest(s, cfg, card.free, ram_bytes() or math.inf)
     if not found:
-        print(
-            f"the memory plan finds no room on this card of {card / 1e9:.0f} GB; --plan shows "
-            "settings with less need"
-        )
-        found = smallest(cfg)
-    print(
-        f"by the memory plan: --micro-tokens {found.micro_tokens} --rollout-batch "
-        f"{found.rollout_batch}, {peak(s, found) / 1e9:.1f} GB of {card / 1e9:.0f}"
-    )
+        raise UserError(no_room(s, cfg, card))
+    for line in choice_lines(s, cfg, found, card):
+        print(line)
     return found
 
 
-# --------------------------------------------------------------------------------------------------
-# What --plan prints
-# --------------------------------------------------------------------------------------------------
-def plan(cfg) -> str:
-    """What --plan prints."""
-    s = sizes(read_config(cfg.model))
-    here = torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0
-    of_card = {card: found for card in CARDS if (found := fastest(s, cfg, card * 1e9))}
-    # the table shows what was asked for where it fits, else the settings for 80 GB, or for the
-    # smallest card
-    shown = fitted(s, cfg, here) if here else None
-    shown = shown or of_card.get(80) or next(iter(of_card.values()), smallest(cfg))
-
-    about = (
-        f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} "
-        f"tokens\nwith {flags(shown)}"
-    )
-    on_this = gpu_line(s, shown, here) if here else cpu_line(s, cfg)
-    return "\n\n".join([about, parts_table(s, shown), on_this, *cards_text(s, of_card)])
+def no_room(s: Sizes, cfg, card: Card) -> str:
+    """What to say where nothing fits."""
+    given = [name for name in (*OPEN, "micro_tokens", "rollout_batch") if getattr(cfg, name)]
+    given += [f"no_{name}" for name in OPEN if getattr(cfg, name) is False]
+    line = f"{cfg.model} does not fit the {card.free / 1e9:.0f} GB that are free on {card.name}"
+    if given:
+        line += " with " + " ".join("--" + name.replace("_", "-") for name in given)
+    if offloaded := fastest(s, cfg, card.free):
+        needs, has = host_bytes(s, offloaded) / 1e9, ram_bytes() / 1e9
+        line += f" but by --offload, for which the host needs {needs:.0f} GB and has {has:.0f}"
+    least, near = smallest_card(s, cfg), nearest_model(s, cfg, card.free)
+    line += f": the smallest card for it has {least} GB" if least else ": no single card holds it"
+    line += f"; here --model {near} would work" if near else "; no model that is known here fits"
+    return f"{line}. python sdzero.py --model {cfg.model} --plan shows more"
 
 
-def parts_table(s: Sizes, cfg) -> str:
-    """The GB of every part in every phase."""
-    phases, every_part = memory(s, cfg), {}
-    for of_phase in phases.values():
-        every_part |= of_phase
-    rows = [["GB on one GPU", *phases]]
-    for part in every_part:
-        rows.append([part, *(gigabytes(of_phase.get(part, 0)) for of_phase in phases.values())])
-    totals = (sum(of_phase.values()) for of_phase in phases.values())
-    rows.append(["together", *(gigabytes(total) for total in totals)])
-    return table(rows)
+def choice_lines(s: Sizes, cfg, found, card: Card) -> list[str]:
+    """What was chosen, each setting with what it costs, and what the run will need."""
+    lines = [
+        f"by the memory plan for the {card.free / 1e9:.0f} GB that are free on {card.name}: "
+        f"{flags(found)}; {peak(s, found, 'training') / 1e9:.1f} GB in training (computed)"
+    ]
+    for name, cost in COSTS.items():
+        if getattr(cfg, name) is None and getattr(found, name) != OPEN[name]:
+            lines.append(f"chosen: {flag_of(found, name)}: {cost}")
+    if needs := host_bytes(s, found):
+        lines.append(f"the host keeps {needs / 1e9:.0f} GB for --offload")
+    return [*lines, cache_line(s, found, card.free), disk_line(s, found)]
 
 
-def gpu_line(s: Sizes, cfg, card: float) -> str:
-    """Whether the settings fit this machine's GPU."""
-    fits = peak(s, cfg) <= card * (1 - RESERVE)
+def cache_line(s: Sizes, cfg, card: float) -> str:
+    """What continuous batching takes of a card of this many bytes, and has room for."""
+    phase = phases_of(cfg)[-1]  # the teacher is there too
+    tokens = cached_tokens(s, cfg, phase, card * (1 - RESERVE))
+    rows = tokens // generated_row(cfg, phase)
     return (
-        f"{torch.cuda.get_device_name()}, {card / 1e9:.0f} GB: this "
-        f"{'fits' if fits else 'does not fit'}"
+        f"continuous batching takes {CACHE_SHARE:.0%} of what is free while it samples: in phase "
+        f"{phase} room for {tokens:,} tokens, {rows} rows of the longest"
     )
 
 
-def cpu_line(s: Sizes, cfg) -> str:
-    """What the settings need on this machine's CPU, and whether they fit."""
-    cfg = replace(
-        cfg,
-        offload=False,
-        micro_tokens=cfg.micro_tokens or PASS_TOKENS,
-        rollout_batch=cfg.rollout_batch or ROLLOUTS,
-    )
-    ram, needs = ram_bytes(), peak(s, cfg, gpu=False)
-    needed = f"{needs / 1e9:.1f} GB, libraries included"
-    if ram is None:
-        return f"no GPU here; on this CPU, whose RAM is not known: {needed}, with {flags(cfg)}"
-    verdict = "fit" if needs <= ram * 0.9 else "do not fit"
+def disk_line(s: Sizes, cfg) -> str:
+    checkpoint, state = disk_bytes(s, cfg)
     return (
-        f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needed}, {verdict}, with {flags(cfg)}"
+        f"disk: two checkpoints of {checkpoint / 1e9:.1f} GB and, while the run lasts, two states "
+        f"of up to {state / 1e9:.1f} GB: {2 * (checkpoint + state) / 1e9:.0f} GB in {cfg.out}"
     )
 
 
@@ -310,34 +408,15 @@ def ram_bytes() -> int | None:
         return None
 
 
-def cards_text(s: Sizes, of_card: dict) -> list[str]:
-    """The settings for each usual card, and the smallest of them."""
-    if not of_card:
-        return [
-            f"No single GPU of up to {CARDS[-1]} GB holds this model's states; they would have to "
-            "be sharded, which this program does not do."
-        ]
-    rows = [["card", "needs GB", "settings"]]
-    for card, cfg in of_card.items():
-        rows.append([f"{card} GB", gigabytes(peak(s, cfg)), flags(cfg)])
-    smallest_card = f"smallest card: {min(of_card)} GB"
-    if any(cfg.offload for cfg in of_card.values()):
-        in_host = 10 * s.parameters / 1e9
-        smallest_card += f"; with --offload the host keeps {in_host:.0f} GB more"
-    return ["the fastest settings that fit:\n" + table(rows), smallest_card]
-
-
-def gigabytes(n: float) -> str:
-    return f"{n / 1e9:.1f}" if n else "-"
+def flag_of(cfg, name: str) -> str:
+    value, flag = getattr(cfg, name), "--" + name.replace("_", "-")
+    return flag if value is True else f"{flag} {value}"
 
 
 def flags(cfg) -> str:
     """The memory settings of cfg as options."""
-    words = [f"--micro-tokens {cfg.micro_tokens}", f"--rollout-batch {cfg.rollout_batch}"]
-    if cfg.gradient_checkpointing:
-        words.append("--gradient-checkpointing")
-    if cfg.moments == "bfloat16":
-        words.append("--moments bfloat16")
-    if cfg.offload:
-        words.append("--offload")
-    return " ".join(words)
+    words = [f"--micro-tokens {cfg.micro_tokens}"]
+    if cfg.rollout_batch:
+        words.append(f"--rollout-batch {cfg.rollout_batch}")
+    on = (name for name, default in OPEN.items() if getattr(cfg, name) not in (None, default))
+    return " ".join([*words, *(flag_of(cfg, name) for name in on)])

@@ -18,7 +18,8 @@ from kit.errors import UserError
 def option(default, help, *, least=None, above=None, most=None, heading=""):
     """A field that is an option.
 
-    Numbers are at least `least`, above `above` and at most `most`. A field with a `heading` begins
+    Numbers are at least `least`, above `above` and at most `most`. A default of None stands for an
+    option that was not given, where its type has None. A field with a `heading` begins
     a group of --help, which reaches to the next one.
     """
     bounds = {"least": least, "above": above, "most": most}
@@ -30,9 +31,11 @@ def flag_of(name: str) -> str:
 
 
 def as_flags(options: dict) -> list[str]:
-    """{option: value} as the words of a command line."""
+    """{option: value} as the words of a command line; None is what was not given."""
     words = []
     for name, value in options.items():
+        if value is None:
+            continue
         if isinstance(value, bool):
             words.append(flag_of(name) if value else flag_of("no_" + name))
         else:
@@ -45,7 +48,7 @@ def check_ranges(config) -> None:
     for f in fields(config):
         value, bounds = getattr(config, f.name), f.metadata
         if get_origin(f.type) is Literal and value not in get_args(f.type):
-            known = ", ".join(map(str, get_args(f.type)))
+            known = ", ".join(name for name in get_args(f.type) if name)
             raise UserError(f"{flag_of(f.name)} must be one of {known}, not {value!r}")
         if f.type not in (int, float):
             continue
@@ -119,16 +122,18 @@ def own_first(cls) -> list:
 
 def add_option(group, f, hidden: bool) -> None:
     """Add a field to the parser, or to a group of it."""
-    default = "" if f.default in ("", ()) else f" [{f.default}]"
-    if f.type is bool:
+    default = "" if f.default in ("", (), None) else f" [{f.default}]"
+    is_flag = f.type in (bool, bool | None)
+    if is_flag:
         default = " [on]" if f.default else ""
     text = argparse.SUPPRESS if hidden else (f.metadata["help"] + default).replace("%", "%%")
     how = {"default": argparse.SUPPRESS, "help": text}
     if f.type is list:
         group.add_argument(f.name, nargs="+", metavar=f.name.upper(), help=f.metadata["help"])
-    elif f.type is bool:
+    elif is_flag:
         group.add_argument(flag_of(f.name), action=argparse.BooleanOptionalAction, **how)
     elif get_origin(f.type) is Literal:
-        group.add_argument(flag_of(f.name), choices=get_args(f.type), **how)
+        choices = [name for name in get_args(f.type) if name is not None]
+        group.add_argument(flag_of(f.name), choices=choices, **how)
     else:
         group.add_argument(flag_of(f.name), type=f.type, metavar=f.type.__name__.upper(), **how)

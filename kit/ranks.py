@@ -18,11 +18,16 @@ from kit import gpu
 PATIENCE = timedelta(days=7)
 
 
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ
+
+
 def start(device: str) -> None:
     """Take this process's card, and join the other processes where torchrun started this one; then
     one rank talks. Tensors go over NCCL where they are on GPUs, objects over gloo."""
     on_gpu = gpu.prepare(device)
-    if "RANK" in os.environ and not dist.is_initialized():
+    if launched() and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
     if rank() > 0:
         sys.stdout = open(os.devnull, "w")
@@ -57,7 +62,7 @@ def sum_gradients(model) -> None:
     """Add up the ranks' gradients."""
     if world() == 1:
         return
-    for p in model.parameters():
+    for p in filter(lambda p: p.requires_grad, model.parameters()):
         p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         dist.all_reduce(p.grad)
 

@@ -15,17 +15,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kit.adapters import load_own_state, merged, own_state, save_adapter
+from kit.clock import Clock, spoken
 from kit.errors import UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
 from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
+from kit.shards import drop_other_halves, on_first_rank, own, stepped_here
 
 try:
     import fcntl
 except ImportError:  # Windows: two processes in one folder are not noticed there
     fcntl = None
 
+# options of a command, not of a run
+NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes")
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
 
 
@@ -34,8 +39,8 @@ class RunFolder:
 
     No randomness depends on what ran before it (derived_seed) and nothing but the weights and the
     optimiser is carried from step to step, so a run that repeats some steps from a saved state
-    repeats them exactly, on a CPU; a GPU's kernels need not. state/ holds the last two saved states and a journal of every batch of
-    rollouts; one rank writes, all read.
+    repeats them exactly on a CPU (a GPU's kernels need not). state/ holds the last two saved states
+    and a journal of every batch of rollouts; one rank writes, all read.
 
     options: {name: value}, and content: {what: a hash or the like}, are what the run is. Raises
     UserError where the folder is somebody else's, or holds a run that differs in either.
@@ -45,7 +50,8 @@ class RunFolder:
         self.path, self.save_every = Path(path), save_every
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
-        self.journal = {}
+        self.journal, self.clock = {}, Clock()
+        self.save_minutes, self.saved_at = 20.0, time.time()
         gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
             self.open(options, content, fresh)
@@ -151,28 +157,46 @@ class RunFolder:
     def recall(self, key: str):
         """The batch of rollouts journalled under `key`, or None."""
         if key not in self.journal:
+            self.clock.asks()
             return None
         with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
             f.seek(self.journal[key])
-            return json.loads(f.readline())["batch"]
+            batch = json.loads(f.readline())["batch"]
+        self.clock.uncounted += len(batch)
+        return batch
 
     def remember(self, key: str, batch: list[list[int]]) -> None:
         if self.writes:
             with (self.path / "state" / "rollouts.jsonl").open("a") as f:
                 f.write(json.dumps({"key": key, "batch": batch}) + "\n")
+        self.clock.generated(batch)
+        self.tell_time()
+
+    # time left ------------------------------------------------------------------------------------
+    def keeps_time(self, cfg) -> None:
+        """The whole run is cfg's: what is left of it is told, and states are saved by time too."""
+        self.save_minutes = cfg.save_minutes
+        self.clock.expect(cfg)
+
+    def tell_time(self, phase: str = "") -> None:
+        if self.clock.is_due(phase):
+            print(self.clock.sentence(self.totals["samples"], len(self.results)), flush=True)
 
     # saved states ---------------------------------------------------------------------------------
     def save_state(self, phase: str, step: int, model, optimizer=None, teacher=None) -> None:
         """Keep everything that later steps depend on. The state before this one is kept too."""
+        optimized = optimizer and own(optimizer).state
+        states = [optimized.get(p) for p in model.parameters()] if optimizer else []
+        states, low_bits = on_first_rank(states), on_first_rank(take_halves(model))
         if not self.writes:
             return
         state = {
             "phase": phase,
             "step": step,
-            "model": model.state_dict(),
-            "low_bits": take_halves(model),
-            "optimizer": optimizer and [optimizer.state.get(p, {}) for p in model.parameters()],
-            "teacher": teacher and teacher.state_dict(),
+            "model": own_state(model, model),
+            "low_bits": low_bits,
+            "optimizer": [state or {} for state in states],
+            "teacher": teacher and own_state(teacher, model),
             "totals": self.totals,
             "seconds": time.time() - self.start,
             "metrics": (self.path / "metrics.jsonl").stat().st_size,
@@ -182,6 +206,7 @@ class RunFolder:
         if latest.exists():
             latest.replace(latest.with_name("previous.pt"))
         replace_file(latest, lambda p: torch.save(state, p))
+        self.saved_at = time.time()
 
     def load_state(self) -> dict:
         """The newest saved state that can be read; empty where there is none."""
@@ -198,34 +223,45 @@ class RunFolder:
 
     def restore(self, model, optimizer, teacher=None) -> int:
         """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
-        model.load_state_dict(self.saved["model"])
+        load_own_state(model, self.saved["model"])
         put_halves(model, self.saved["low_bits"])
         # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
         offload = optimizer.param_groups[0].get("offload")
+        here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
-            optimizer.state[p] = {
-                k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
-                for k, v in state.items()
-            }
+            if p in here:
+                own(optimizer).state[p] = {
+                    k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
+                    for k, v in state.items()
+                }
+        drop_other_halves(model.parameters(), optimizer)
         if self.saved["teacher"]:
-            teacher.load_state_dict(self.saved["teacher"])
+            load_own_state(teacher, self.saved["teacher"])
+        # the rest is as large as model, teacher and optimiser together
+        self.saved = {name: self.saved[name] for name in ("phase", "step")}
         return self.saved["step"]
 
     def steps(self, phase: str, n: int, model, optimizer, teacher=None):
         """The steps of a phase that are still to be done, with a progress bar: 0 .. n - 1, or from
         the saved state on. States are saved on the way, and at the end."""
         start = 0
-        if self.saved.get("phase") == phase:
+        if self.saved.get("phase") == phase and "model" in self.saved:
             start = self.restore(model, optimizer, teacher)
         quiet = {"disable": not self.writes, "mininterval": 1.0}
         self.bar = tqdm(range(start, n), phase, n, initial=start, unit="step", **quiet)
+        self.clock.begins(phase, start, n)
+        self.saved_at = time.time()
         for step in self.bar:
             stopping = self.stopping()
-            if stopping or (step and step % self.save_every == 0):
+            due = step and step % self.save_every == 0
+            if stopping or due or self.saved_long_ago():
                 self.save_state(phase, step, model, optimizer, teacher)
             if stopping:
                 raise KeyboardInterrupt
+            began, sampling = time.time(), self.clock.seconds
             yield step
+            self.clock.stepped(phase, time.time() - began - (self.clock.seconds - sampling))
+            self.tell_time(phase)
         self.bar = None
         self.save_state(phase, n, model)
 
@@ -250,6 +286,7 @@ class RunFolder:
         """Enter an evaluation into results.json; its seconds do not count as training's."""
         self.results[name] = result
         self.start += seconds
+        self.clock.uncounted = 0
         if self.writes:
             write_json(self.path / "results.json", self.results)
 
@@ -273,8 +310,9 @@ class RunFolder:
             raise UserError(f"{temporary} was not made by this run: move it away")
         shutil.rmtree(temporary, ignore_errors=True)
         self.claim(f"{name}.tmp/config.json")
-        save_checkpoint(tokenizer, model, temporary)
-        old, files = self.ownership.inside(name), sorted(p.name for p in temporary.iterdir())
+        save_checkpoint(tokenizer, merged(model), temporary)
+        save_adapter(model, temporary / "adapter")
+        old, files = self.ownership.inside(name), files_in(temporary)
         self.ownership.remove(*old)
         self.ownership.forget(*old)
         self.claim(*(f"{name}/{file}" for file in files))
@@ -282,8 +320,9 @@ class RunFolder:
             temporary.replace(target)
         else:  # somebody else's files are there too, with other names
             for file in files:
+                (target / file).parent.mkdir(exist_ok=True)
                 (temporary / file).replace(target / file)
-            temporary.rmdir()
+            shutil.rmtree(temporary)
         self.ownership.forget(f"{name}.tmp/config.json")
         self.ownership.write_marker()
 
@@ -293,6 +332,7 @@ class RunFolder:
         totals."""
         self.totals["samples"] += len(samples)
         self.totals["tokens"] += sum(len(s["ids"]) for s in samples)
+        self.clock.uncounted = 0
         shown = [[s["reward"], len(s["ids"]), not s["finished"]] for s in samples]
         reward, length, truncated = np.mean(shown, axis=0).tolist()
         return {"reward": reward, "length": length, "truncated": truncated}
@@ -313,11 +353,23 @@ class RunFolder:
                 f.write(json.dumps(line) + "\n")
         if self.bar is not None:
             shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
+            left = self.clock.left(self.totals["samples"], len(self.results))
+            shown["left"] = spoken(sum(filter(None, left)))
             self.bar.set_postfix(shown, refresh=False)
 
     def stopping(self) -> bool:
         """Whether any rank was asked to stop (Ctrl-C)."""
         return any(gather(self.stop))
+
+    def saved_long_ago(self) -> bool:
+        """Whether the last state is older than --save-minutes; all ranks find the same."""
+        return gather(time.time() - self.saved_at > 60 * self.save_minutes)[0]
+
+
+def files_in(folder: Path) -> list[str]:
+    """The names of all files in a folder, those of folders in it among them."""
+    files = [p for p in folder.rglob("*") if not p.is_dir()]
+    return sorted(p.relative_to(folder).as_posix() for p in files)
 
 
 @contextlib.contextmanager
@@ -375,8 +427,9 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
 
 
 def options_of(cfg) -> dict:
-    """The options that say what a run is: all but those that only say what to do now."""
-    return {name: v for name, v in asdict(cfg).items() if name not in ("fresh", "plan")}
+    """The options that say what a run is: all but those that only say what to do now, or where
+    (NOW)."""
+    return {name: v for name, v in asdict(cfg).items() if name not in NOW}
 
 
 def check_options(path: str, options: dict, fresh: bool) -> None:

@@ -20,7 +20,6 @@ import json
 import subprocess
 import tempfile
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +30,13 @@ from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import Parser
 from kit.tables import table
+from studies.steps import (
+    RESPONSES,
+    backward_phase2,
+    largest_pass,
+    random_samples,
+    row_lengths,
+)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -162,34 +168,11 @@ def relative_error(folder: str, name: str) -> float:
 # --------------------------------------------------------------------------------------------------
 # step: one optimiser step of phase 2
 # --------------------------------------------------------------------------------------------------
-# lengths of the responses
-RESPONSES = [185, 155, 77, 55, 93, 74, 163, 60, 86, 108, 211, 91, 58, 154, 116, 54]
 PRECISIONS = {
     "bfloat16": "bfloat16 arithmetic and gradients; weights fp32, kept as a bfloat16 and its 16 "
     "lower bits (split)",
     "float32": "fp32 weights, gradients and arithmetic",
 }
-
-
-def random_samples(lengths, prompt: int, vocabulary: int, end_id: int) -> list[dict]:
-    """Responses of random ids as rollouts() gives them; every second one counts as right."""
-    g = np.random.default_rng(0)
-
-    def ids(n):
-        return g.integers(vocabulary // 8, vocabulary - 1, n).tolist()
-
-    samples = []
-    for i, n in enumerate(lengths):
-        sample = {"context": ids(prompt), "ids": ids(n - 1) + [end_id]}
-        samples.append(sample | {"finished": True, "reward": float(i % 2)})
-    return samples
-
-
-def backward_phase2(run, student, teacher, samples: list[dict]) -> float:
-    """Phase 2's gradient on these samples; returns the loss."""
-    for s in samples:
-        s["teacher_context"] = sdzero.reviser_ids(run, s["context"], s["ids"], s["reward"])
-    return sdzero.backward_kl(run, student, teacher, samples)
 
 
 def step(args) -> dict:
@@ -213,16 +196,19 @@ def step(args) -> dict:
     responses = RESPONSES[: args.rows]
     samples = random_samples(responses, 48, len(tokenizer), run.end_ids[0])
     student.train()
-    for _ in range(args.steps + 1):
+    # so that moments, libraries and threads are there
+    backward_phase2(run, student, teacher, random_samples([8], 8, len(tokenizer), run.end_ids[0]))
+    sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
+    for _ in range(args.steps):
         start = time.perf_counter()
         losses.append(backward_phase2(run, student, teacher, samples))
         sdzero.update(student, optimizer, cfg.distil_lr, cfg.grad_clip)
         seconds.append(time.perf_counter() - start)
 
-    largest = largest_pass(samples, cfg.micro_tokens)
-    planned = planned_bytes(student.config, replace(cfg, micro_tokens=largest))
+    largest = largest_pass(row_lengths(samples), cfg.micro_tokens)
+    planned = planned_bytes(student.config, cfg, largest)
     return {
-        "tokens_per_second": sum(responses) / float(np.median(seconds[1:] or seconds)),
+        "tokens_per_second": sum(responses) / float(np.median(seconds)),
         "peak_mb": resident("VmHWM") / 1e6,
         "precision": f"{PRECISIONS[args.dtype]}; {args.moments} moments",
         "micro_tokens": cfg.micro_tokens,
@@ -237,17 +223,10 @@ def step(args) -> dict:
     }
 
 
-def largest_pass(samples: list[dict], micro_tokens: int) -> int:
-    """Tokens of the largest pass: so few rows may leave it below --micro-tokens."""
-    lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
-    passes = kit.losses.micro_batches(lengths, micro_tokens)
-    return max(len(rows) * lengths[rows[0]] for rows in passes)  # the longest row is the first
-
-
-def planned_bytes(config, cfg) -> float:
-    """What the memory plan says of phase 2's training on a CPU."""
-    phases = kit.memory_plan.memory(kit.memory_plan.sizes(config), cfg, gpu=False)
-    return sum(phases["phase 2: training"].values())
+def planned_bytes(config, cfg, tokens: int) -> float:
+    """What the memory plan says of phase 2's training on a CPU, in passes of this many tokens."""
+    s = kit.sizes.sizes(config)
+    return sum(kit.memory_plan.step_parts(s, cfg, 2, tokens, gpu=False).values())
 
 
 # --------------------------------------------------------------------------------------------------

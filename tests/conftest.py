@@ -7,6 +7,21 @@ import pytest
 
 import verify
 
+# Files that take longest are begun first: with two workers (-n 2 --dist loadfile) a long one that
+# is begun last leaves the other worker idle.
+LONG = """test_end_to_end test_sandbox test_ranks test_memory_plan test_house test_resume
+    test_compare test_readme test_code_rewards test_loading test_ownership test_baselines""".split()
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist's own order: most tests first
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
 
 # --------------------------------------------------------------------------------------------------
 # Rewards

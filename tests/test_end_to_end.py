@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from toys import HERE, lines_of, small, smollm2, write_lines
+from toys import HERE, lines_of, smollm2, write_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import kit
@@ -36,7 +36,8 @@ def largest_of(numbers):
 
 @pytest.fixture(scope="module")
 def smollm2_run(tmp_path_factory):
-    """(run folder, .gguf file): the largest of three numbers, two solved ones as earlier turns."""
+    """(run folder, folder of the model as the .gguf file gave it): the largest of three numbers,
+    two solved ones as earlier turns."""
     model, folder = smollm2(), tmp_path_factory.mktemp("smollm2")
     shots = [{"role": "system", "content": "You compare numbers."}]
     for numbers in ([31, 84, 57], [92, 18, 40]):
@@ -47,25 +48,35 @@ def smollm2_run(tmp_path_factory):
     for _ in range(24):
         numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
         rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
-    options = """--max-tokens 14 --srt-questions 8 --distil-questions 3 --eval-questions 2
-        --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 3
+    options = """--max-tokens 14 --srt-questions 6 --distil-questions 2 --eval-questions 1
+        --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 2
         --distil-lr 2e-5 --warmup-steps 1"""
     data = write_lines(folder / "max3.jsonl", rows)
     command = ["--model", model, "--data", data, "--out", str(folder / "run"), *options.split()]
-    assert sdzero.main(command) == 0
-    yield folder / "run", model
-    shutil.rmtree(folder / "run")  # a gigabyte of weights
+    load = kit.loading.load_model
+
+    def load_and_keep(cfg):
+        model = load(cfg)
+        model.save_pretrained(folder / "base")  # reading a .gguf file takes half a minute
+        return model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kit.loading, "load_model", load_and_keep)
+        assert sdzero.main(command) == 0
+    yield folder / "run", folder / "base"
+    for name in ("run", "base"):
+        shutil.rmtree(folder / name)  # a gigabyte of weights
 
 
 def test_smollm2_goes_through_both_phases(smollm2_run):
-    folder, model = smollm2_run
+    folder, base = smollm2_run
     results = json.loads((folder / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
     records = lines_of(folder / "revisions.jsonl")
     rewards = {r["init_reward"] for r in records} | {r["revised_reward"] for r in records}
     assert rewards == {0.0, 1.0}
-    models = [kit.loading.load_model(small(model))]
-    models += [AutoModelForCausalLM.from_pretrained(folder / name) for name in ("srt", "sdzero")]
+    folders = base, folder / "srt", folder / "sdzero"
+    models = [AutoModelForCausalLM.from_pretrained(name) for name in folders]
     for a, b in itertools.combinations(models, 2):
         pairs = zip(a.parameters(), b.parameters(), strict=True)
         assert max(float((x - y).detach().abs().max()) for x, y in pairs) > 1e-6

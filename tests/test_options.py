@@ -11,9 +11,10 @@ from toys import message_of, python
 import baselines
 import sdzero
 from baselines import BaselineConfig, make_baseline_config
+from kit.budget import responses_of
 from kit.errors import UserError
 from kit.options import as_flags, flag_of, parse_options
-from sdzero import Config, make_config, responses_of
+from sdzero import Config, make_config
 
 PROGRAMS = {"sdzero": Config, "baselines": BaselineConfig}
 NUMBERS = [f for f in fields(Config) if f.type in (int, float)]

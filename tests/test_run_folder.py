@@ -79,7 +79,7 @@ def test_a_run_shows_its_prompts_and_its_table(checkpoint, coin, tmp_path, capsy
     train(small(checkpoint, out=str(tmp_path / "run")))
     out = capsys.readouterr().out
     assert out.count("the generator's prompt") == out.count("the reviser's prompt") == 1
-    assert out.count("a kept tuple") == 1
+    assert out.count("a kept revision") == 1
     begin = out.index("the reviser's prompt")
     shown = out[begin : begin + 400]
     assert "<|im_start|>user\nAdd " in shown and "<|im_start|>assistant\n" in shown

@@ -1,0 +1,67 @@
+"""Which options exclude each other, how many questions a run takes, and how many responses that
+makes."""
+
+import math
+
+from kit import ranks
+from kit.errors import UserError
+
+
+def check_contradictions(cfg) -> None:
+    """Raise UserError, in one line, for options that exclude each other."""
+    srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
+    losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
+    excluded = [
+        (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
+        (cfg.phase1 and not losses, "phase 1 has no loss: --l-revision, or --no-phase1"),
+        (cfg.phase1 and not cfg.srt_questions, "phase 1 has no --srt-questions: or --no-phase1"),
+        (no_phase1 and cfg.l_answer, "--l-answer is a loss of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and not cfg.filtered, "--no-filtered is of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
+        (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
+        (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
+        (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
+        (cfg.shard and not (cfg.plan or ranks.launched()), "--shard is for torchrun's ranks"),
+    ]
+    for contradiction, line in excluded:
+        if contradiction:
+            raise UserError(line)
+
+
+def divide(cfg) -> tuple[int, int]:
+    """Questions of phase 1 and of phase 2. --samples caps the responses of both: the two numbers
+    asked for (N1, N2) then say only in which ratio it is split. responses_of says what is used.
+
+    Raises UserError where it is too small.
+    """
+    if not cfg.samples:
+        return cfg.srt_questions, cfg.distil_questions
+    per_question = cfg.first_answers * (1 + cfg.revisions)
+    in_phase1 = cfg.srt_questions * per_question
+    in_phase2 = cfg.distil_questions * cfg.distil_epochs
+    share = cfg.srt_share or in_phase1 / (in_phase1 + in_phase2)
+    if cfg.method == "srt":
+        share = 1.0
+    elif not cfg.phase1:
+        share = 0.0
+    n1 = min(round(share * cfg.samples / per_question), cfg.samples // per_question)
+    n2 = (cfg.samples - n1 * per_question) // cfg.distil_epochs
+    if (cfg.phase1 and not n1) or (cfg.method == "sdzero" and not n2):
+        raise UserError(
+            f"--samples {cfg.samples} are too few: a question of phase 1 takes {per_question}, one "
+            f"of phase 2 {cfg.distil_epochs}, and --srt-share {share:.3g} goes to phase 1"
+        )
+    return n1, n2
+
+
+def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, int]:
+    """How many responses training generates, by kind."""
+    first = srt_questions * cfg.first_answers if cfg.phase1 else 0
+    in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
+    return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
+
+
+def distil_steps(cfg) -> int:
+    """Optimiser steps of phase 2."""
+    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
+    return min(steps, cfg.distil_steps or steps)

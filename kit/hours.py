@@ -1,0 +1,94 @@
+"""Hours that a run will take on a GPU, computed beforehand from stated throughputs.
+
+A rollout step reads the weights and the cache of all rows once, so memory bandwidth bounds it; a
+training step is bound by arithmetic. What of both bounds is reached is assumed, not measured here:
+kit/clock.py measures as the run goes.
+"""
+
+import math
+from typing import NamedTuple
+
+from kit import memory_plan
+from kit.sizes import Sizes
+
+# Of the bound. transformers' own figure for its continuous batching is 234.5 s for 32 rows of 8192
+# tokens of an 8B model (huggingface.co/blog/continuous_async): 0.26 of an H200's bandwidth.
+OF_BANDWIDTH, OF_ARITHMETIC = 0.25, 0.3
+MEAN = 0.5  # of --max-tokens: a response's length on average
+TO_HOST = 20e9  # bytes a second between GPU and host, each way
+
+
+class Speed(NamedTuple):
+    """What the vendor's data sheet says of a card."""
+
+    name: str
+    bandwidth: float  # bytes a second
+    arithmetic: float  # dense bfloat16 operations a second, sums in fp32
+
+
+CARDS = {
+    12: Speed("RTX 3060", 360e9, 25e12),
+    16: Speed("RTX 4080", 717e9, 97e12),
+    24: Speed("RTX 4090", 1008e9, 165e12),
+    32: Speed("RTX 5090", 1792e9, 209e12),
+    40: Speed("A100 40 GB", 1555e9, 312e12),
+    48: Speed("L40S", 864e9, 362e12),
+    80: Speed("H100 SXM", 3350e9, 989e12),
+    96: Speed("RTX PRO 6000", 1792e9, 503e12),
+    141: Speed("H200", 4800e9, 989e12),
+    180: Speed("B200", 8000e9, 2250e12),
+}
+
+
+def speed_of(card: float) -> tuple[int, Speed]:
+    """(GB, speed) of the usual card that is nearest to one of this many bytes."""
+    size = min(CARDS, key=lambda gb: abs(gb * 1e9 - card))
+    return size, CARDS[size]
+
+
+def evaluations(cfg) -> int:
+    """How many times the model is evaluated: before, behind each phase, between two rounds."""
+    return 1 + len(memory_plan.phases_of(cfg)) + (cfg.rounds - 1 if cfg.method == "sdzero" else 0)
+
+
+def evaluated_responses(cfg) -> int:
+    """Responses of one evaluation: sampled, greedy and revised."""
+    return cfg.eval_questions * (cfg.eval_samples + 2)
+
+
+def rollout_speed(s: Sizes, cfg, card: float) -> float:
+    """Tokens a second that are sampled, of all rows together."""
+    w, phase = memory_plan.bytes_of_weight(cfg, gpu=True), memory_plan.phases_of(cfg)[-1]
+    length = memory_plan.PROMPT / 2 + MEAN * cfg.max_tokens
+    cached = memory_plan.cached_tokens(s, cfg, phase, card * (1 - memory_plan.RESERVE))
+    rows = max(1, min(cfg.rollout_batch or memory_plan.REQUESTS, cached / length))
+    read = s.parameters * w + rows * length / 2 * s.layers * 2 * s.key * w
+    return OF_BANDWIDTH * speed_of(card)[1].bandwidth * rows / read
+
+
+def training_seconds(s: Sizes, cfg, card: float, responses: dict[str, int]) -> float:
+    """Seconds of all training steps; every revision is taken to be kept."""
+    length, prompt = MEAN * cfg.max_tokens, memory_plan.PROMPT / 2
+    srt = responses.get("revisions", 0) * cfg.srt_epochs * (prompt + 2 * length)
+    distil = responses.get("rollouts", 0)
+    student, teacher = distil * (prompt + length), distil * (prompt + 2 * length)
+    passes = 8 if cfg.gradient_checkpointing else 6  # operations per weight and token
+    operations = s.parameters * (passes * (srt + student) + 2 * teacher)
+    seconds = operations / (OF_ARITHMETIC * speed_of(card)[1].arithmetic)
+    steps = math.ceil(responses.get("revisions", 0) / cfg.srt_batch) * cfg.srt_epochs
+    steps += math.ceil(distil / cfg.distil_batch)
+    return seconds + steps * 2 * memory_plan.host_bytes(s, cfg) / TO_HOST
+
+
+def hours(s: Sizes, cfg, card: float, responses: dict[str, int]) -> dict[str, float]:
+    """{"rollouts", "training": hours, "tokens a second": of rollouts} on a card of so many bytes.
+
+    responses: how many training generates, by kind.
+    """
+    n = sum(responses.values()) + evaluations(cfg) * evaluated_responses(cfg)
+    rate = cfg.tokens_per_second or rollout_speed(s, cfg, card)
+    return {
+        "rollouts": n * MEAN * cfg.max_tokens / rate / 3600,
+        "training": training_seconds(s, cfg, card, responses) / 3600,
+        "tokens a second": rate,
+    }

@@ -1,0 +1,111 @@
+"""What --plan prints: what each phase needs, what fits which card, and how long it takes there."""
+
+from dataclasses import replace
+
+import torch
+
+from kit import hours, memory_plan
+from kit.memory_plan import PASS_TOKENS, RESERVE, ROLLOUTS, Sizes, flags, memory, peak
+from kit.sizes import read_config, sizes
+from kit.tables import table
+
+
+def plan(cfg, responses: dict[str, int]) -> str:
+    """The page. responses: how many training generates, by kind."""
+    s = sizes(read_config(cfg.model))
+    here = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+    on_gpu = replace(cfg, dtype="bfloat16") if cfg.dtype == "auto" else cfg
+    of_card = {}
+    for card in memory_plan.CARDS:
+        if found := memory_plan.fastest(s, on_gpu, card * 1e9):
+            of_card[card] = found
+    # the first table is of this card's settings, else of those for 80 GB, or for the smallest card
+    shown = memory_plan.fastest(s, on_gpu, here) if here else None
+    shown = shown or of_card.get(80) or next(iter(of_card.values()), memory_plan.smallest(on_gpu))
+
+    about = (
+        f"{cfg.model}: {s.parameters / 1e9:.3g}e9 parameters; responses of up to {cfg.max_tokens} "
+        f"tokens\nwith {flags(shown)}\nAll of it is computed, and nothing measured on a GPU."
+    )
+    on_this = gpu_line(s, shown, here) if here else cpu_line(s, cfg)
+    disk = memory_plan.disk_line(s, shown)
+    return "\n\n".join(
+        [about, parts_table(s, shown), on_this, disk, *cards_text(s, of_card, responses)]
+    )
+
+
+def parts_table(s: Sizes, cfg) -> str:
+    """The GB of every part in every phase."""
+    phases, every_part = memory(s, cfg), {}
+    for of_phase in phases.values():
+        every_part |= of_phase
+    rows = [["GB on one GPU", *phases]]
+    for part in every_part:
+        rows.append([part, *(gigabytes(of_phase.get(part, 0)) for of_phase in phases.values())])
+    totals = (sum(of_phase.values()) for of_phase in phases.values())
+    rows.append(["together", *(gigabytes(total) for total in totals)])
+    return table(rows)
+
+
+def gpu_line(s: Sizes, cfg, card: float) -> str:
+    """Whether the settings fit this machine's GPU."""
+    fits = peak(s, cfg) <= card * (1 - RESERVE)
+    return (
+        f"{torch.cuda.get_device_name()}, {card / 1e9:.0f} GB free: this "
+        f"{'fits' if fits else 'does not fit'}; {memory_plan.cache_line(s, cfg, card)}"
+    )
+
+
+def cpu_line(s: Sizes, cfg) -> str:
+    """What the settings need on this machine's CPU, and whether they fit."""
+    cfg = replace(
+        cfg,
+        offload=False,
+        micro_tokens=cfg.micro_tokens or PASS_TOKENS,
+        rollout_batch=cfg.rollout_batch or ROLLOUTS,
+    )
+    ram, needs = memory_plan.ram_bytes(), peak(s, cfg, gpu=False)
+    needed = f"{needs / 1e9:.1f} GB, libraries included"
+    if ram is None:
+        return f"no GPU here; on this CPU, whose RAM is not known: {needed}, with {flags(cfg)}"
+    verdict = "fit" if needs <= ram * 0.9 else "do not fit"
+    return (
+        f"no GPU here; on this CPU with {ram / 1e9:.0f} GB: {needed}, {verdict}, with {flags(cfg)}"
+    )
+
+
+def cards_text(s: Sizes, of_card: dict, responses: dict[str, int]) -> list[str]:
+    """The settings for each usual card, what they need there, and the smallest card."""
+    if not of_card:
+        return [
+            f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states; they "
+            "would have to be sharded, which this program does not do."
+        ]
+    rows = [["card", "needs GB", "host GB", "tokens/s", "rollouts h", "training h", "settings"]]
+    for card, cfg in of_card.items():
+        took = hours.hours(s, cfg, card * 1e9, responses)
+        row = [f"{card} GB", gigabytes(peak(s, cfg)), gigabytes(memory_plan.host_bytes(s, cfg))]
+        row += [f"{took[key]:.0f}" for key in ("tokens a second", "rollouts", "training")]
+        rows.append([*row, flags(cfg)])
+    asked = next(iter(of_card.values())).tokens_per_second
+    source = (
+        "tokens a second: as given"
+        if asked
+        else f"tokens a second: {hours.OF_BANDWIDTH:.0%} of what the memory bandwidth of a usual "
+        "card of that size allows (docs/memory_and_speed.md)"
+    )
+    return [
+        "the fastest settings that fit, computed:\n" + table(rows),
+        f"{source}; responses of half of --max-tokens on average, with {evaluations_words(of_card)}"
+        f"; training at {hours.OF_ARITHMETIC:.0%} of the card's arithmetic",
+        f"smallest card: {min(of_card)} GB",
+    ]
+
+
+def evaluations_words(of_card: dict) -> str:
+    cfg = next(iter(of_card.values()))
+    return f"{hours.evaluations(cfg)} evaluations of {hours.evaluated_responses(cfg)} responses"
+
+
+def gigabytes(n: float) -> str:
+    return f"{n / 1e9:.1f}" if n else "-"
