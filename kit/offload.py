@@ -14,7 +14,8 @@ class Lane:
     def __init__(self, device, stream):
         self.device, self.stream = device, stream
         self.pinned, self.buffers = {}, {}  # by place and dtype: as long as the longest so far
-        self.kept, self.sent = None, None
+        self.kept, self.on_gpu, self.results = None, [], None
+        self.arrived, self.sent = None, None  # events: it is there, it is back
 
     def room(self, buffers: dict, i: int, like, **where):
         """The first len(like) numbers of buffer i."""

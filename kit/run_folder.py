@@ -39,8 +39,8 @@ class RunFolder:
 
     No randomness depends on what ran before it (derived_seed) and nothing but the weights and the
     optimiser is carried from step to step, so a run that repeats some steps from a saved state
-    repeats them exactly. state/ holds the last two saved states and a journal of every batch of
-    rollouts; one rank writes, all read.
+    repeats them exactly on a CPU (a GPU's kernels need not). state/ holds the last two saved states
+    and a journal of every batch of rollouts; one rank writes, all read.
 
     options: {name: value}, and content: {what: a hash or the like}, are what the run is. Raises
     UserError where the folder is somebody else's, or holds a run that differs in either.

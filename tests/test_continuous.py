@@ -1,6 +1,7 @@
 """Continuous batching beside training, on a CPU: the same answers, nothing left behind, and faults
 that are called what they are."""
 
+import gc
 import threading
 import time
 from dataclasses import replace
@@ -30,6 +31,15 @@ def use_a_little_cache(monkeypatch, blocks=32):
         return found
 
     monkeypatch.setattr(kit.continuous, "settings", with_a_little_cache)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections():
+    """transformers collects garbage twice a call: not all that torch has imported each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -135,6 +145,9 @@ def test_a_flash_kernel_is_used_in_half_precision_alone(monkeypatch):
     assert described(half) == "continuous batching with flash_attention_2"
     assert kit.continuous.at_once(half) == 256
     assert kit.sampling.engine(model) == "batches sorted by length with sdpa attention"
+    ours, plan = kit.continuous, kit.memory_plan  # which counts on the same numbers
+    counted = plan.REQUESTS, plan.READ_AT_ONCE, plan.CACHE_SHARE
+    assert counted == (ours.AT_ONCE, ours.BATCH_TOKENS, ours.CACHE_SHARE)
 
 
 # --------------------------------------------------------------------------------------------------

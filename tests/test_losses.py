@@ -164,6 +164,64 @@ def test_the_gradient_of_the_head_is_handed_over_without_a_copy():
     assert [leaf.grad.data_ptr() for leaf in leaves] == places
 
 
+def off_by(ours, exact):
+    return float((ours.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("tokens", [1000, 32768])
+def test_the_gradient_of_a_bfloat16_head_is_added_in_large_blocks(monkeypatch, tokens):
+    """A sum of bfloat16 loses a little with each term: of 256 blocks of 128 tokens 1 % and more."""
+    monkeypatch.setattr(kit.losses, "chunk_rows", lambda vocabulary: 128)
+    torch.manual_seed(0)
+    hidden = (torch.randn(tokens, 16) + torch.randn(16) / 3).to(torch.bfloat16).requires_grad_()
+    head = torch.nn.Linear(16, 64, bias=False, dtype=torch.bfloat16)
+    g = (torch.randn(tokens, 64) / 10 - torch.rand(64) / 20).to(torch.bfloat16)
+    config = SimpleNamespace()
+    config.get_text_config = lambda: config
+    model = SimpleNamespace(get_output_embeddings=lambda: head, config=config)
+    total, _ = kit.losses.token_loss(model, hidden, lambda logits, rows: (logits * g[rows]).sum(-1))
+    total.backward()
+
+    h = hidden.detach()
+    exact = g.double().T @ h.double()
+    small, in_fp32 = torch.zeros_like(head.weight), torch.zeros(64, 16)
+    for rows in torch.arange(tokens).split(128):
+        small.addmm_(g[rows].T, h[rows])
+        in_fp32 += g[rows].T @ h[rows]
+    ours, of_small, of_fp32 = (off_by(found, exact) for found in (head.weight.grad, small, in_fp32))
+    assert of_fp32 < 0.001 and ours < 0.008
+    if tokens > 1024:
+        assert of_small > 0.01 and ours < of_small / 2
+    assert torch.equal(hidden.grad, g @ head.weight.detach())
+
+
+def test_a_gpus_logits_of_a_bfloat16_head_are_not_rounded(monkeypatch):
+    """torch.mm(..., out_dtype=float32), played on a CPU: loss and gradient near those in fp32."""
+    mm, calls = torch.mm, []
+
+    def in_fp32(a, b, out_dtype=None):
+        calls.append(out_dtype)
+        return mm(a.to(out_dtype), b.to(out_dtype))
+
+    targets, found = torch.arange(40) % 17, []
+    for kind in ("fp32", "bf16 of a CPU", "bf16 of a GPU"):
+        model = fake_model(bias=True, seed=4)
+        hidden = 3 * torch.randn(40, 6).to(torch.bfloat16)
+        for p in model.head.parameters():
+            p.data = 2 * p.data.to(torch.bfloat16)
+        if kind == "fp32":
+            hidden, _ = hidden.float(), model.head.float()
+        if kind == "bf16 of a GPU":
+            monkeypatch.setattr(torch, "mm", in_fp32)
+            monkeypatch.setattr(kit.losses, "sums_in_fp32", lambda weight: True)
+        values = sdzero.nll_loss(model, hidden.requires_grad_(), targets)[1]
+        logits = kit.losses.logits_of(hidden.detach(), kit.losses.head_of(model))
+        found.append((values, logits))
+    (exact, exact_logits), (rounded, _), (ours, our_logits) = found
+    assert set(calls) == {torch.float32} and torch.allclose(our_logits, exact_logits, atol=1e-5)
+    assert torch.allclose(ours, exact, atol=1e-5) and not torch.allclose(rounded, exact, atol=1e-3)
+
+
 def test_log_probs_of_a_row_alone_and_in_a_padded_batch_are_the_models_own(model):
     pairs = rows_of_ids(6, context=(2, 30), response=(1, 20))
 

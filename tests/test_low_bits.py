@@ -1,5 +1,8 @@
 """bfloat16 weights that lose nothing, and the optimiser that learns with them."""
 
+import contextlib
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -105,6 +108,105 @@ def test_bfloat16_moments_and_offload_walk_the_same_way():
     split = walk(Config(), torch.bfloat16)
     assert torch.equal(split, walk(Config(offload=True), torch.bfloat16))
     assert relative(walk(rough, torch.bfloat16) - start, split - start) < 0.01
+
+
+class Stream:
+    """A CUDA stream that is as lazy as it may be: it copies when an event is waited for."""
+
+    log, current = [], None
+
+    def __init__(self, device=None):
+        self.todo = []
+
+    def record_event(self):
+        return SimpleNamespace(synchronize=partial(self.run, len(self.todo)))
+
+    def run(self, upto):
+        for i, copy in enumerate(self.todo[:upto]):
+            if copy:
+                copy()
+                self.todo[i] = None
+
+    def wait_event(self, event):
+        event.synchronize()
+
+    def wait_stream(self, stream):
+        self.log.append("waits for the calculation")
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """A GPU's streams, on a CPU, and slices of 700 numbers."""
+    main, empty = Stream(), torch.empty
+
+    @contextlib.contextmanager
+    def within(stream):
+        Stream.current = stream
+        yield
+        Stream.current = None
+
+    def copy(target, source):
+        Stream.log.append("copies")
+        Stream.current.todo.append(lambda: target.copy_(source))
+
+    def unpinned(*size, pin_memory=False, **how):
+        return empty(*size, **how)
+
+    def ferries(self, group, device):
+        self.ferry = self.ferry or (kit.offload.Ferry(device) if group["offload"] else None)
+        return group["offload"]
+
+    Stream.log.clear()
+    for name, fake in (("Stream", Stream), ("stream", within), ("current_stream", lambda _: main)):
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(torch, "empty", unpinned)
+    monkeypatch.setattr(kit.offload, "copy", copy)
+    monkeypatch.setattr(SplitAdamW, "ferries", ferries)
+    monkeypatch.setattr(kit.low_bits, "SLICE", 700)
+    kit.low_bits.thresholds.cache_clear()
+    yield Stream.log
+    kit.low_bits.thresholds.cache_clear()
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_offloaded_states_come_and_go_without_mixing_up(streams, moments, dtype):
+    """Through two lanes whose copies happen as late as their events allow: the same bits."""
+    cfg = Config(moments=moments, offload=True)
+    ferried = walk(cfg, dtype, steps=6)
+    copies = len(streams)
+    assert copies > 6 * 5 * 2  # in and out, of five slices
+    assert streams[::-1].index("copies") < streams[::-1].index("waits for the calculation")
+    kept = walk(replace(cfg, offload=False), dtype, steps=6)
+    assert len(streams) == copies and (dtype is torch.bfloat16) <= torch.equal(ferried, kept)
+    assert torch.allclose(ferried, kept, atol=1e-7)
+
+
+def test_the_next_slice_is_on_its_way_while_one_is_calculated(streams):
+    ferry, order = kit.offload.Ferry("cpu"), []
+    slices = [[torch.full((3,), float(i))] for i in range(4)]
+
+    def work(i, kept):
+        order.append((i, len(ferry.lanes[0].stream.todo)))
+        return [kept[0] + 10]
+
+    ferry.carry(slices, work)
+    assert [part[0].tolist() for part in slices] == [[10.0 + i] * 3 for i in range(4)]
+    # copies begun when slice 0, 1, 2, 3 is calculated: it and the next one in, those before out
+    assert order == [(0, 2), (1, 4), (2, 6), (3, 7)]
+
+
+def test_a_gpus_larger_slices_round_as_small_ones(monkeypatch):
+    """A weight's threshold depends on its place alone."""
+    w = torch.randn(8 * 64)
+    monkeypatch.setattr(kit.low_bits, "SLICE", 64)
+    thresholds = kit.low_bits.thresholds.__wrapped__
+    monkeypatch.setattr(kit.low_bits, "thresholds", thresholds)
+    small_slices = [kit.low_bits.split(part) for part in w.split(64)]
+    monkeypatch.setattr(kit.low_bits, "slice_on", lambda device: 8 * 64)
+    high, low = kit.low_bits.split(w)
+    assert torch.equal(high, torch.cat([h for h, _ in small_slices]))
+    assert torch.equal(kit.low_bits.join(high, low), w)
 
 
 @pytest.mark.parametrize("low_precision", [False, True])

@@ -35,22 +35,24 @@ from kit.run_folder import RunFolder
 
 EVERY_STEP = dict(save_every=1, distil_questions=15)
 
-# runs a small configuration in a forked child, so that a kill costs no new import of torch
+# runs a small configuration in forked children, so that a kill costs no new import of torch
 KILLS = """
 import os, random, signal, sys, time
 sys.path[:0] = {paths!r}
-import toys, sdzero
-import transformers.models.qwen3.modeling_qwen3, matplotlib.pyplot  # what children would import
+import toys, sdzero, kit
+import transformers.models.qwen3.modeling_qwen3  # what children would import
 sdzero.make_grader = lambda cfg: toys.CoinGrader()
+# drawing takes as long as all the rest
+kit.figures.figure = lambda folder, results: (folder / "figure.png").write_bytes(b"drawn")
 
-def child(out):
+def child(dtype, out):
     pid = os.fork()
     if not pid:
         sys.stdout = sys.stderr = open(os.devnull, "w")
         code = 1
         try:
-            steps = dict(sync_every=2, save_every=2, distil_questions=24, rollout_batch=4)
-            toys.train(toys.small({checkpoint!r}, out={folder!r} + out, dtype={dtype!r}, **steps))
+            out, steps = "/".join([{folder!r}, dtype, out]), {steps!r}
+            toys.train(toys.small({checkpoint!r}, out=out, dtype=dtype, **steps))
             code = 0
         finally:
             os._exit(code)
@@ -60,36 +62,48 @@ def ended(pid, flags=0):
     pid, status = os.waitpid(pid, flags)
     return os.waitstatus_to_exitcode(status) if pid else None
 
-start = time.time()
-assert ended(child("/whole")) == 0
-whole, kills, rng = time.time() - start, 0, random.Random({dtype!r})
-while True:
-    pid = child("/killed")
-    # a start alone takes a part of it
-    deadline = time.time() + rng.uniform(0.05, 0.25 if kills < 3 else 0.6) * whole
-    while (code := ended(pid, os.WNOHANG)) is None and time.time() < deadline:
-        time.sleep(0.005)
-    if code is not None:
-        assert code == 0, code
-        break
-    os.kill(pid, signal.SIGKILL)
-    assert ended(pid) == -signal.SIGKILL
-    kills += 1
-print(kills)
+for dtype in {dtypes!r}:
+    start = time.time()
+    assert ended(child(dtype, "whole")) == 0
+    whole, kills, rng = time.time() - start, 0, random.Random(dtype)
+    while True:
+        pid = child(dtype, "killed")
+        # a start alone takes a part of it
+        deadline = time.time() + rng.uniform(0.05, 0.25 if kills < 3 else 0.6) * whole
+        while (code := ended(pid, os.WNOHANG)) is None and time.time() < deadline:
+            time.sleep(0.005)
+        if code is None:
+            os.kill(pid, signal.SIGKILL)
+            code = ended(pid)  # 0 where it was just about to end
+        if code != -signal.SIGKILL:
+            assert code == 0, code
+            break
+        kills += 1
+    print(kills)
 """
+DTYPES = ["float32", "bfloat16"]
 
 
 # --------------------------------------------------------------------------------------------------
 # Killed
 # --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_killed_at_many_moments(tmp_path, checkpoint, dtype):
+@pytest.fixture(scope="module")
+def kills(tmp_path_factory, checkpoint):
+    """(how often a run was killed, the folder of that run and of one that was not) by dtype."""
+    folder, paths = tmp_path_factory.mktemp("kills"), [str(HERE), str(HERE / "tests")]
+    steps = dict(sync_every=2, save_every=2, distil_questions=24, rollout_batch=4)
+    given = dict(checkpoint=checkpoint, folder=str(folder), paths=paths, steps=steps)
+    counts = python(KILLS.format(dtypes=DTYPES, **given)).split()
+    return {dtype: (int(count), folder / dtype) for dtype, count in zip(DTYPES, counts)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_killed_at_many_moments(kills, dtype):
     """SIGKILL after random times, again and again: the run ends, with the same bits."""
-    given = dict(checkpoint=checkpoint, folder=str(tmp_path), dtype=dtype)
-    kills = python(KILLS.format(paths=[str(HERE), str(HERE / "tests")], **given))
-    assert int(kills) >= 3
-    assert end_state(tmp_path / "killed") == end_state(tmp_path / "whole")
-    assert not (tmp_path / "killed" / "state").exists()
+    count, folder = kills[dtype]
+    assert count >= 3
+    assert end_state(folder / "killed") == end_state(folder / "whole")
+    assert not (folder / "killed" / "state").exists()
 
 
 def interrupted(tmp_path, checkpoint, monkeypatch, at_step=3, **changes):
@@ -164,11 +178,42 @@ def test_a_full_disk_loses_nothing(tmp_path, checkpoint, coin, monkeypatch):
     assert end_state(tmp_path / "run") == end_state(tmp_path / "other")
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+def test_a_checkpoint_that_does_not_fit_the_disk_loses_nothing(
+    tmp_path, checkpoint, coin, monkeypatch
+):
+    """Files of 30 kB at most, of which a model has more: one line, no half of it, and the same
+    command goes on once there is room."""
+    resource = pytest.importorskip("resource")
+    cfg, save = small(checkpoint, out=str(tmp_path / "run")), kit.files.save_checkpoint
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def without_room(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, before[1]))
+        try:
+            save(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.run_folder, "save_checkpoint", without_room)
+        patch.setattr(signal, "SIGXFSZ", signal.SIGXFSZ)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python starts with
+        with pytest.raises(UserError, match="too large") as e:
+            train(cfg)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert "\n" not in str(e.value) and "same command" in str(e.value)
+    assert not list((tmp_path / "run").glob("srt*"))
+    train(cfg)
+    train(small(checkpoint, out=str(tmp_path / "other")))
+    assert end_state(tmp_path / "run") == end_state(tmp_path / "other")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, checkpoint, coin, monkeypatch, capsys):
     """A real SIGINT to a real run."""
-    options = """--srt-questions 24 --srt-epochs 1 --distil-questions 160 --eval-questions 2
-        --eval-samples 1 --digits 2 --max-tokens 40"""
-    command = [sys.executable, str(HERE / "sdzero.py"), *options.split(), "--out", "run"]
+    options = """--no-phase1 --srt-questions 1 --distil-questions 600 --distil-batch 3 --digits 2
+        --eval-questions 2 --eval-samples 1 --max-tokens 12"""
+    words = ["--model", checkpoint, *options.split(), "--out", "run"]
+    command = [sys.executable, str(HERE / "sdzero.py"), *words]
     how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     process = subprocess.Popen(command, **how)
     metrics = tmp_path / "run" / "metrics.jsonl"
@@ -181,8 +226,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     assert process.returncode == 130, stderr[-2000:]
     assert "goes on from here" in stderr and "Traceback" not in stderr
     steps = len(re.findall('"distil"', metrics.read_text()))
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert done.returncode == 0 and f"going on from distil step {steps}" in done.stdout
+    # the same command, in this process, which has imported torch
+    monkeypatch.chdir(tmp_path)
+    killed_at(monkeypatch, "distil", (steps // 20 + 1) * 20)  # that it goes on is enough
+    with pytest.raises(Killed):
+        sdzero.main(words)
+    assert f"going on from distil step {steps}" in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------------------
