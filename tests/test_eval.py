@@ -8,6 +8,7 @@ from toys import message_of, python, small
 
 import baselines
 import eval as evaluation
+import kit
 import sdzero
 
 RESULT_FIELDS = {
@@ -84,7 +85,7 @@ def test_checkpoint_of_a_baseline_is_measured_as_its_run_was(checkpoint, coin, t
 def test_checkpoint_of_a_run_without_one_phase(checkpoint, tmp_path, coin, changes):
     """A set of questions that was empty for the run is no contradiction for a measurement."""
     cfg = small(checkpoint, **changes)
-    saved = {name: value for name, value in vars(cfg).items() if name not in ("fresh", "plan")}
+    saved = kit.run_folder.options_of(cfg)
     (tmp_path / "run" / "sdzero").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
     options = evaluation.options_of_their_run([str(tmp_path / "run" / "sdzero")])

@@ -21,6 +21,7 @@ from toys import (
 
 import baselines
 import eval as evaluation
+import kit
 import sdzero
 from studies.localise import add_token_rewards
 
@@ -85,7 +86,7 @@ def test_wrong_tokens_are_placed_on_the_embedded_task(tmp_path, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     cfg = sdzero.make_config(eval_questions=8, out=str(folder))
-    saved = {name: value for name, value in vars(cfg).items() if name not in ("fresh", "plan")}
+    saved = kit.run_folder.options_of(cfg)
     (folder / "config.json").write_text(json.dumps(saved))
     marker = {"files": ["config.json"], "options": saved, "content": {}}
     (folder / "run.json").write_text(json.dumps(marker))
