@@ -82,6 +82,7 @@ def evaluate_checkpoints(cfg: EvalConfig) -> dict:
         for checkpoint in cfg.checkpoints:
             own = replace(cfg, model=checkpoint)
             tokenizer = kit.loading.load_tokenizer(own)
+            kit.loading.check_prompts(tokenizer, asked, checkpoint)
             run, model = sdzero.prepare(own, tokenizer, grader, questions)
             result = sdzero.evaluate(run, model, asked, checkpoint, revise=cfg.revise)
             ks = [j for j in range(1, k + 1) if j & (j - 1) == 0 or j == k]  # 1, 2, 4, ... and k

@@ -37,12 +37,13 @@ import time
 # What is imported and not used is for callers: the bounds, the levels of isolation, the pieces.
 from grading.answers import SEARCHED, find_boxes, gold_answer, last_boxes, line_after_hashes, stated
 from grading.bounds import CODE_SECONDS, MATH_SECONDS, MAX_MEMORY, WAIT_SECONDS  # noqa: F401
+from grading.golds import read_gold  # noqa: F401
 from grading.levels import LEVELS, sandbox_level  # noqa: F401
 from grading.maths.glance import in_words, same_at_a_glance
 from grading.maths.same import same_answer  # noqa: F401
 from grading.programs.formats import load_tests  # noqa: F401
 from grading.programs.response import last_program, prepare_code  # noqa: F401
-from grading.rows import read_rows
+from grading.rows import failures, jobs_of, totals
 from grading.workers import Pool, after_fork, cores
 
 
@@ -218,17 +219,31 @@ def _reward(task, response, reference, unsafe):
 
 def main():
     rows = "rows with `response` and `gold` (or `answer`), or `response` and tests"
-    parser = argparse.ArgumentParser(description=f"Grade a JSONL file: {rows}.")
+    parser = argparse.ArgumentParser(description=f"Grade a file: {rows}.")
     seconds = f"(default: {MATH_SECONDS} math, {CODE_SECONDS} code)"
     unsafe = "run programs even where this host cannot isolate them"
-    parser.add_argument("file", help="JSONL")
+    parser.add_argument("file", help="as --data takes: .jsonl, .json, .csv, .parquet or a folder")
     parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
     parser.add_argument("--timeout", type=float, help=f"wall-clock seconds for one item {seconds}")
     parser.add_argument("--show", type=int, default=50, help="failed rows to print (default 50)")
     parser.add_argument("--unsafe-exec", action="store_true", help=unsafe)
     options = parser.parse_args()
+    try:  # the command line alone: the rewards know nothing of the rest of the repository
+        from kit.errors import exit_code
+        from kit.rows import place, read_rows
+    except ImportError as error:
+        sys.exit(f"verify.py: {error}: the command line reads files with kit/rows.py")
 
-    jobs, verdicts = read_rows(options.file)
+    def work():
+        rows = read_rows(options.file, otherwise=".jsonl")
+        _grade([row for _, row in rows], [place(number, "row") for number, _ in rows], options)
+
+    return exit_code("verify.py", work)
+
+
+def _grade(rows, places, options):
+    """Grade rows, and print what failed and one line of totals."""
+    jobs, verdicts = jobs_of(rows)
     started, timeouts = time.monotonic(), 0
     for task, items in jobs.items():
         if not items:
@@ -244,20 +259,12 @@ def main():
             judged = grader.explain(responses, references)
             verdicts.update(zip(numbers, judged, strict=True))
             timeouts += grader.timeouts
-    seconds = time.monotonic() - started
-
-    failed = [number for number in sorted(verdicts) if verdicts[number][0] != 1.0]
-    for number in failed[: options.show]:
-        print(f"row {number}: {verdicts[number][1]}")
-    if len(failed) > options.show:
-        print(f"... and {len(failed) - options.show} more")
-    rows = len(verdicts)
-    right, bad = rows - len(failed), sum(why.startswith("bad row") for _, why in verdicts.values())
-    print(
-        f"accuracy {right}/{rows} = {right / max(1, rows):.3f}   bad rows {bad}   "
-        f"time-outs {timeouts}   {rows / max(seconds, 1e-9):.1f} items/s   {seconds:.1f} s"
-    )
+    seconds = max(time.monotonic() - started, 1e-9)
+    for line in failures([verdicts[i] for i in range(len(rows))], places, options.show):
+        print(line)
+    speed = f"time-outs {timeouts}   {len(rows) / seconds:.1f} items/s   {seconds:.1f} s"
+    print(f"{totals(verdicts.values())}   {speed}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

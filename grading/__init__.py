@@ -6,7 +6,8 @@
     programs/   whether a program passes its tests: forms of tests, the sandbox, the judges
     candidate/  what runs inside the sandbox, beside the program
     workers     the processes in which the hard part happens, kept warm
-    rows        a file of rows, for the command line
+    golds       gold answers as data sets have them, and those that no answer could equal
+    rows        rows to grade, for the command line
     levels      how well programs can be isolated on this host
 
 Imports go down only: workers know nothing of what they do, maths/ and programs/ nothing of each

@@ -16,6 +16,7 @@ MAX_MEMORY = 4096  # MiB: no row may ask for more
 MAX_PROGRAM = 100_000  # bytes of source
 MAX_OUTPUT = 1 << 20  # bytes of output beyond twice the expected output
 MAX_REPLY = 16 << 20  # bytes of one value from the candidate
+MAX_DIGITS = 100_000  # of an integer that a test turns into text
 SCRATCH = 64  # MiB in the candidate's /tmp
 
 # Both

@@ -7,6 +7,7 @@
     budget       questions and responses of a run, with and without --samples
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
+    rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them

@@ -68,21 +68,57 @@ def load_tokenizer(cfg):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
     except (OSError, ValueError) as e:
         raise cannot_load(cfg.model, e) from e
+    whose = f"--chat-template {cfg.chat_template}" if cfg.chat_template else f"of {cfg.model}"
     if cfg.chat_template == "plain":
-        tokenizer.chat_template = PLAIN_TEMPLATE
+        tokenizer.chat_template = plain_template(tokenizer)
     elif cfg.chat_template:
         if not Path(cfg.chat_template).is_file():
-            raise UserError(
-                f"--chat-template {cfg.chat_template}: no such file (nor the word plain)"
-            )
-        tokenizer.chat_template = Path(cfg.chat_template).read_text()
+            raise UserError(f"{whose}: no such file (nor the word plain)")
+        try:
+            tokenizer.chat_template = Path(cfg.chat_template).read_text(encoding="utf-8")
+        except UnicodeDecodeError as e:
+            raise UserError(f"{whose}: no text ({e})") from e
     if not tokenizer.chat_template:
         raise UserError(
             f"the tokenizer of {cfg.model} has no chat template (a base model?). Use the instruct "
             "version, or give --chat-template plain (Question: ... Answer:), or --chat-template "
             "FILE with a Jinja template."
         )
+    trial = [{"role": "user", "content": "1+1?"}]
+    why = refusal(tokenizer, trial)
+    if not why and trial[0]["content"] not in tokenizer.apply_chat_template(trial, tokenize=False):
+        why = "it leaves the question out"
+    if why:
+        raise UserError(f"the chat template {whose} cannot be used: {why}")
     return tokenizer
+
+
+def plain_template(tokenizer) -> str:
+    """PLAIN_TEMPLATE, below the token that this tokenizer begins every text with, if it has one:
+    a chat template has to bring it."""
+    bos = tokenizer.bos_token_id
+    begins = bos is not None and tokenizer.encode("a")[:1] == [bos]
+    return "{{ bos_token }}" * begins + PLAIN_TEMPLATE
+
+
+def refusal(tokenizer, messages: list[dict]) -> str | None:
+    """Why the chat template cannot write these messages down, in one line; None if it can."""
+    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    try:
+        tokenizer.apply_chat_template(messages, **how)
+        return None
+    except Exception as e:  # jinja2's, and whatever a template's code raises
+        line = f" (line {e.lineno})" if getattr(e, "lineno", None) else ""
+        return f"{(str(e).splitlines() or [type(e).__name__])[0]}{line}"
+
+
+def check_prompts(tokenizer, questions: list[dict], model: str) -> None:
+    """Raise UserError where a model's chat template refuses one of the questions: another model's
+    may have let them pass when their file was read."""
+    for q in questions:
+        if isinstance(q["prompt"], list) and (why := refusal(tokenizer, q["prompt"])):
+            asked = q["prompt"][-1]["content"][:60]
+            raise UserError(f"the chat template of {model} refuses the question {asked!r}: {why}")
 
 
 def cannot_load(model: str, error: Exception) -> UserError:

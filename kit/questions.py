@@ -7,14 +7,13 @@ A new task is one function here that returns a list of questions, one line in lo
 one word in sdzero.Config.task; its rewards live in verify.py.
 """
 
-import csv
-import io
+import functools
 import json
 import random
-from pathlib import Path
 
 from kit.errors import UserError
 from kit.hub import require_hub
+from kit.rows import Unreadable, place, read_rows, readable
 
 MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 STDIN_INSTRUCTION = (
@@ -26,7 +25,9 @@ FUNCTION_INSTRUCTION = "\nPlease write it in Python, in one ```python block at t
 # the columns of a row that may hold its question and its answer, the first that is filled counts
 QUESTION_COLUMNS = ("problem", "question", "prompt")
 ANSWER_COLUMNS = ("answer", "final_answer", "target", "solution")
-CODE_COLUMNS = ("description", *QUESTION_COLUMNS, "text")  # Codeforces; MBPP
+# Codeforces; MBPP; LiveCodeBench
+CODE_COLUMNS = ("description", *QUESTION_COLUMNS, "text", "question_content")
+TEST_COLUMNS = ("inputs", "input_output", "tests", "test_cases", "test_list", "entry_point")
 WORKED_COLUMNS = ("demonstration", "solution", "answer")
 
 
@@ -52,7 +53,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         "code": lambda: mixed(hub_questions("code")),
     }
     if cfg.data:
-        questions = mixed(file_questions(cfg.data, cfg.task))
+        questions = mixed(file_questions(cfg.data, cfg.task, template_of(cfg)))
     else:
         questions = sources[cfg.task]()
 
@@ -158,69 +159,35 @@ def hub_questions(task: str) -> list[dict]:
     return questions_of(enumerate(rows, 1), task, name)
 
 
-def file_questions(path: str, task: str = "math") -> list[dict]:
-    """The questions of a local file (read_rows says which kinds)."""
-    return questions_of(read_rows(path), task, f"--data {path}")
+def file_questions(path: str, task: str = "math", refusal=None) -> list[dict]:
+    """The questions of a local file, or a folder of them (kit/rows.py says which kinds).
+
+    refusal(messages) says why the chat template refuses them, or None.
+    """
+    name = f"--data {path}"
+    return questions_of(read_rows(path, name), task, name, refusal)
 
 
-def read_rows(path: str) -> list[tuple[int, dict | str]]:
-    """(line number, row) of a local .jsonl, .json, .csv or .parquet file; a row that does not parse
-    is the string that says why. Raises UserError."""
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"--data {path}: no such file")
-    try:
-        if file.suffix == ".parquet":
-            return parquet_rows(file)
-        text = file.read_text(encoding="utf-8-sig")
-        if file.suffix == ".csv":
-            return csv_rows(text)
-        if file.suffix == ".json":
-            return json_rows(text)
-    except Exception as e:
-        raise UserError(f"--data {path}: cannot be read as {file.suffix[1:]}: {e}") from e
-    if file.suffix == ".jsonl":
-        return jsonl_rows(text)
-    raise UserError(
-        f"--data {path}: unknown ending {file.suffix!r}; use .jsonl, .json, .csv or .parquet"
-    )
+def template_of(cfg):
+    """refusal(messages) for file_questions. Loads the tokenizer when it is first asked, as only
+    questions in chat messages have roles that a template may refuse; a model that has none is told
+    of by the run that loads it."""
+    from kit.loading import load_tokenizer, refusal
 
+    @functools.cache
+    def tokenizer():
+        try:
+            return load_tokenizer(cfg)
+        except UserError:
+            return None
 
-def parquet_rows(file: Path) -> list[tuple[int, dict]]:
-    import pyarrow.parquet
-
-    return list(enumerate(pyarrow.parquet.read_table(file).to_pylist(), 1))
-
-
-def csv_rows(text: str) -> list[tuple[int, dict]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    return [(reader.line_num, row) for row in reader]
-
-
-def json_rows(text: str) -> list[tuple[int, dict]]:
-    """A list of rows; or an object whose first list has the rows, or that is itself the one row."""
-    rows = json.loads(text)
-    if isinstance(rows, dict):
-        rows = next((value for value in rows.values() if isinstance(value, list)), [rows])
-    return list(enumerate(rows, 1))
-
-
-def jsonl_rows(text: str) -> list[tuple[int, dict | str]]:
-    rows = []
-    # splitlines() would also cut at U+2028 inside a string
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except json.JSONDecodeError as e:
-                rows.append((number, f"not JSON ({e.msg})"))
-    return rows
+    return lambda messages: tokenizer() and refusal(tokenizer(), messages)
 
 
 # --------------------------------------------------------------------------------------------------
 # A row with the usual columns -> a question
 # --------------------------------------------------------------------------------------------------
-def questions_of(rows, task: str, source: str) -> list[dict]:
+def questions_of(rows, task: str, source: str, refusal=None) -> list[dict]:
     """(number, row) pairs -> questions. Bad rows are printed with their numbers and left out.
 
     Raises UserError where no row is usable, naming the columns looked for and found.
@@ -228,14 +195,18 @@ def questions_of(rows, task: str, source: str) -> list[dict]:
     questions, bad, columns = [], [], set()
     for number, row in rows:
         try:
-            if isinstance(row, str):
+            if isinstance(row, Unreadable):
                 raise ValueError(row)
             if not isinstance(row, dict):
                 raise ValueError(f"not an object but {type(row).__name__}")
             columns.update(str(column) for column in row)
-            questions.append(question_of(row, task))
+            question = question_of(row, task)
+            why = isinstance(question["prompt"], list) and refusal and refusal(question["prompt"])
+            if why:
+                raise ValueError(f"the chat template refuses it: {why}")
+            questions.append(question)
         except ValueError as e:
-            bad.append(f"line {number}: {e}")
+            bad.append(f"{place(number)}: {e}")
 
     if not questions:
         found = ", ".join(sorted(columns)) or "(none)"
@@ -280,12 +251,15 @@ def question_of(row: dict, task: str) -> dict:
     worked = worked_solution(row, task, answer)
     extra = {"demonstration": worked} if worked else {}
     if isinstance(question, str) and question.strip():
-        return {"prompt": question.strip() + instruction, "answer": answer, **extra}
-    if asks_in_chat(question):
-        return {"prompt": question, "answer": answer, **extra}
-    if question:
-        raise ValueError("the question is neither text nor chat messages that end with the user's")
-    raise ValueError("no question")
+        question = question.strip() + instruction
+    elif not asks_in_chat(question):
+        what = "the question is neither text nor chat messages that end with the user's"
+        raise ValueError(what if question else "no question")
+    found = {"prompt": question, "answer": answer, **extra}
+    for name, value in found.items():
+        if not readable(json.dumps(value, ensure_ascii=False)):
+            raise ValueError(f"the {name} holds half a character (a lone surrogate)")
+    return found
 
 
 def asks_in_chat(question) -> bool:
@@ -303,12 +277,37 @@ def is_message(message) -> bool:
 
 
 def plain_answer(row: dict) -> str:
-    """The answer of a row: text, or a number. Raises ValueError."""
-    answer = next((row[c] for c in ANSWER_COLUMNS if row.get(c) not in (None, "")), None)
-    is_plain = isinstance(answer, (str, int, float)) and not isinstance(answer, bool)
-    if not is_plain or answer != answer or not str(answer).strip():  # NaN is not itself
-        raise ValueError("no answer")
-    return str(answer).strip()
+    """The answer of a row, the first that an answer could equal. Raises ValueError."""
+    reasons, has_tests = [], not all(is_blank(row.get(column)) for column in TEST_COLUMNS)
+    for column in ANSWER_COLUMNS:
+        value = row.get(column)
+        if is_blank(value):
+            continue
+        if column == "solution" and has_tests:
+            reasons.append("it has tests, and a solution alone: give --task code")
+            continue
+        try:
+            return gold_text(value)
+        except ValueError as e:
+            reasons.append(str(e))
+    raise ValueError((reasons or ["no answer" + ", but tests: give --task code" * has_tests])[0])
+
+
+def is_blank(value) -> bool:
+    """None, NaN, a text of blanks, an empty list."""
+    return value in (None, []) or value != value or isinstance(value, str) and not value.strip()
+
+
+def gold_text(value) -> str:
+    """An answer as text. Raises ValueError where the verifier says that nothing could equal it; a
+    fork without verify.py takes all text and numbers, as only its own grader can tell."""
+    try:
+        from verify import read_gold  # the rewards are imported where they are used
+    except ModuleNotFoundError:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise ValueError("no answer") from None
+        return str(value).strip()
+    return read_gold(value)
 
 
 def worked_solution(row: dict, task: str, answer) -> str | None:
@@ -327,8 +326,12 @@ def code_question(row: dict, question) -> tuple[object, dict, str]:
 
     tests = load_tests(row)
     instruction = STDIN_INSTRUCTION if tests["kind"] == "stdin" else FUNCTION_INSTRUCTION
-    if row.get("test_list"):  # MBPP's problems do not name the function; its tests do
+    if row.get("test_list") and "code" in tests:  # MBPP's problems name the function in their tests
         instruction = f"\nIt must pass this test:\n{tests['code'][0]}" + instruction
+    if starter := row.get("starter_code") if tests["kind"] != "stdin" else None:
+        instruction = f"\nIt begins with this code:\n{str(starter).rstrip()}" + instruction
+    elif tests["kind"] == "call":
+        instruction = f"\nIt must define the function {tests['entry']}." + instruction
     if row.get("input_format") or row.get("output_format"):
         question = codeforces_statement(row, question, tests.get("cases", ()))
     return question, tests, instruction

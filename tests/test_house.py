@@ -60,6 +60,8 @@ def test_imports_go_down(file):
     allowed = DOWN[part] | {part} if part in DOWN else set(DOWN)  # test_sdzero.py
     if part == "kit":  # the rewards are imported where they are used
         allowed = allowed | {"verify"}
+    if part == "verify":  # its command line, and nothing else, reads files as --data does
+        allowed = allowed | {"kit"}
     assert imported <= allowed
 
 
@@ -70,6 +72,14 @@ def test_the_rewards_are_imported_late(part):
             for node in outside_of_functions(ast.parse(file.read_text())):
                 if isinstance(node, (ast.Import, ast.ImportFrom)):
                     assert not imports_of(node) & {"verify", "grading"}, file
+
+
+def test_the_rewards_need_nothing_of_the_rest_but_their_command_line():
+    tree = ast.parse((ROOT / "verify.py").read_text())
+    for node in tree.body:
+        names = imports_of(node) & set(DOWN)
+        is_main = isinstance(node, ast.FunctionDef) and node.name == "main"
+        assert names <= ({"kit"} if is_main else {"grading"}), names
 
 
 def test_every_part_is_known():

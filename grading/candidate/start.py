@@ -14,6 +14,8 @@ def empty_module(name, packages):
     sys.path.append(packages)
     sys.path_importer_cache.clear()
     builtins.exit = builtins.quit = sys.exit  # the interpreter's option -S leaves them out
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)  # print(10**5000): the limit on CPU time is enough
     _thread.stack_size(16 << 20)
     module = type(sys)(name)
     module.__file__ = "main.py"

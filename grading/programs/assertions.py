@@ -10,47 +10,35 @@ import re
 import sys
 
 from grading.bounds import MAX_PROGRAM
+from grading.programs.imports import with_imports
 from grading.programs.process import too_large
 from grading.programs.remote import Candidate, Dead, Thing
 
 
 def judge_assertions(box, program, tests):
     """Evaluate the assertions here, call functions there. (right, why, whether time ran out)."""
+    passed = "passed check" if tests.get("check") else f"passed {len(tests['code'])} assertions"
+    return judge_with(box, program, tests, lambda candidate: _assert(candidate, tests), passed)
+
+
+def judge_with(box, program, tests, judge, passed):
+    """Run a program as a candidate that judge(candidate) calls: (right, why, whether time ran out).
+
+    judge returns why the program failed, or None.
+    """
     candidate = Candidate(box, _whole_program(program, tests), tests)
-    where = ""
     try:
         try:
             candidate.load()
             if candidate.names is None:
                 return False, candidate.dead or "the program did not load", False
-            setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
-            trees = [setup, *parts]
-            entry = tests.get("entry")
-            scope, bound = _scope(candidate, tests, trees, parts)
-            function = scope.get(entry)
-            if entry and function is None:
-                if candidate.names.get("Solution") == "class":
-                    function = getattr(Thing(candidate, "Solution")(), entry)
-                elif candidate.names.get(entry) in ("function", "class"):
-                    function = Thing(candidate, entry)
-                else:
-                    return False, f"the program does not define {entry}", False
-                if entry not in bound:
-                    scope[entry] = function
-            for tree in trees:
-                _settle_before_statements(tree)
-            exec(compile(setup, "setup", "exec"), scope)
-            for number, part in enumerate(parts, 1):
-                where = f"assertion {number} of {len(parts)}: " if len(parts) > 1 else ""
-                exec(compile(part, "tests", "exec"), scope)
-            if tests.get("check"):
-                scope["check"](function)
-            else:
-                _run_test_functions(scope)
+            failed = judge(candidate)
         except (Dead, KeyboardInterrupt):
-            return False, where + str(candidate.dead), candidate.dead == "time limit"
+            return False, candidate.where + str(candidate.dead), candidate.dead == "time limit"
         except BaseException as error:
-            return False, where + _in_words(error), False
+            return False, candidate.where + _in_words(error), False
+        if failed is not None:
+            return False, candidate.where + failed, False
         if candidate.dead:
             return False, candidate.dead, candidate.dead == "time limit"
         if not candidate.calls:
@@ -61,9 +49,44 @@ def judge_assertions(box, program, tests):
         return False, f"time limit ({tests['seconds']} CPU seconds)", True
     if too_large(resident, tests):
         return False, f"memory limit ({tests['memory']} MiB)", False
+    return True, passed, False
+
+
+def _assert(candidate, tests):
+    """Evaluate all assertions. Raises what they raise."""
+    setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
+    trees = [setup, *parts]
+    entry = tests.get("entry")
+    scope, bound = _scope(candidate, tests, trees, parts)
+    function = scope.get(entry)
+    if entry and function is None:
+        function = written_function(candidate, entry)
+        if entry not in bound:
+            scope[entry] = function
+    for tree in trees:
+        _settle_before_statements(tree)
+    exec(compile(setup, "setup", "exec"), scope)
+    for number, part in enumerate(parts, 1):
+        candidate.where = f"assertion {number} of {len(parts)}: " if len(parts) > 1 else ""
+        exec(compile(part, "tests", "exec"), scope)
     if tests.get("check"):
-        return True, "passed check", False
-    return True, f"passed {len(tests['code'])} assertions", False
+        scope["check"](function)
+    else:
+        _run_test_functions(scope)
+
+
+def written_function(candidate, entry):
+    """The method of the class Solution, else the function, of that name; NameError without one."""
+    written = candidate.names.get(entry) in ("function", "class")
+    if candidate.names.get("Solution") == "class":
+        try:
+            return getattr(Thing(candidate, "Solution")(), entry)
+        except AttributeError:
+            if not written:
+                raise
+    if not written:
+        raise NameError(f"the program does not define {entry}")
+    return Thing(candidate, entry)
 
 
 def _scope(candidate, tests, trees, parts):
@@ -107,9 +130,12 @@ def _in_words(error):
 def _whole_program(program, tests):
     """The program, below what the prompt defines (imports and helpers).
 
-    A program that does not define the function in question is the completion of the prompt.
+    A program that does not define the function in question is the completion of the prompt. Where
+    judges of the program's kind import names for it, it has them.
     """
     prompt, entry = tests.get("prompt"), tests.get("entry")
+    if "imports" in tests:
+        program = with_imports(program, {entry, *tests["imports"]})
     if not prompt or not entry:
         return program
     defines = re.search(

@@ -1,6 +1,7 @@
 """The tests of a row, in the forms that data sets have them, brought to one form.
 
 {"kind": "stdin", "cases": [[input, output], ...], "seconds": 5, "memory": 1024}
+{"kind": "call", "entry": name, "calls": [[arguments, result], ...], "seconds": 5, "memory": 1024}
 {"kind": "assert", "setup": code, "code": [code, ...], "entry": name or None, "prompt": text,
  "check": whether the code defines check(candidate), "seconds": 5, "memory": 1024}
 """
@@ -11,7 +12,11 @@ import math
 import re
 
 from grading.bounds import MAX_MEMORY, PROGRAM_MEMORY, TEST_SECONDS
+from grading.programs.compare import same_output, same_value, trimmed
+from grading.programs.fields import filled, limit, listed, text_or_lines, unpacked
+from grading.programs.functional import load_calls, style_of
 
+KINDS = ("stdin", "call", "assert")
 # Where a row may keep a list of tests, or a dict or text with tests in it
 HOLDERS = (
     "tests",
@@ -20,26 +25,33 @@ HOLDERS = (
     "official_tests",
     "private_tests",
     "public_tests",
+    "private_test_cases",
+    "public_test_cases",
     "examples",
     "test",
 )
+# A few of the tests, for people: no other tests are measured by them
+SAMPLES = ("public_tests", "public_test_cases", "examples")
+# What a row says of all its tests, wherever they stand in it
+ABOUT = ("time_limit", "memory_limit", "exact", "prompt", "entry_point", "test_imports")
+ABOUT += ("test_setup_code", "starter_code", "metadata", "fn_name", "func_name")
 
 
 def load_tests(row):
     """The tests of a row in one form; ValueError, saying what is wrong, if it has no good ones.
 
     Takes a dict (or its JSON) with `inputs` and `outputs`, or with `test_list`, or with `test` and
-    `entry_point`, or with a list of {input, output} under `tests`, `test_cases`, `official_tests`,
-    `public_tests` or `examples`; or such a list itself, or a list of assertions, or one text of
-    them. Optional: time_limit (CPU seconds), memory_limit (MiB), test_setup_code, test_imports,
-    prompt.
+    `entry_point`, or with a list of {input, output} under one of HOLDERS; or such a list itself, or
+    a list of assertions, or one text of them. Columns that hold nothing count as absent. Optional:
+    time_limit (CPU seconds), memory_limit (MiB), exact, test_setup_code, test_imports, prompt,
+    fn_name, metadata, starter_code.
     """
     if isinstance(row, (str, bytes)):
         try:
             row = json.loads(row)
         except (ValueError, RecursionError):
             row = {"test": row}
-    if isinstance(row, dict) and row.get("kind") in ("stdin", "assert") and "seconds" in row:
+    if isinstance(row, dict) and row.get("kind") in KINDS and "seconds" in row:
         return row
     if isinstance(row, (list, tuple)):
         are_texts = row and all(isinstance(test, str) for test in row)
@@ -47,51 +59,120 @@ def load_tests(row):
     if not isinstance(row, dict):
         raise ValueError(f"tests are {type(row).__name__}, not a dict or a list")
 
-    tests = {
-        "seconds": _limit(row, "time_limit", TEST_SECONDS),
-        "memory": min(math.ceil(_limit(row, "memory_limit", PROGRAM_MEMORY)), MAX_MEMORY),
+    row = filled(row)
+    limits = {
+        "seconds": limit(row, "time_limit", TEST_SECONDS),
+        "memory": min(math.ceil(limit(row, "memory_limit", PROGRAM_MEMORY)), MAX_MEMORY),
     }
-    if row.get("test_list") is not None:
-        return {**tests, "kind": "assert", **_load_assertions(row)}
-    if row.get("test") is not None and not isinstance(row["test"], (dict, list)):
-        return {**tests, "kind": "assert", **_load_check(row)}
-    if "inputs" in row or "outputs" in row or isinstance(row.get("input"), list):
-        ins, outs = (row.get(name + "s", row.get(name)) for name in ("input", "output"))
-        if row.get("fn_name") is not None:
-            return {**tests, "kind": "assert", **_load_calls(row["fn_name"], ins, outs)}
-        if not isinstance(ins, (list, tuple)) or not isinstance(outs, (list, tuple)):
-            raise ValueError("inputs and outputs must both be lists")
-        if len(ins) != len(outs):
-            raise ValueError(f"{len(ins)} inputs but {len(outs)} outputs")
-        return {**tests, "kind": "stdin", "cases": _load_cases(zip(ins, outs, strict=False))}
-    for name in HOLDERS:
-        inner = row.get(name)
-        if inner is None or inner == [] and name != "tests":
+    if row.get("exact", False) is not False:
+        limits["exact"] = _flag(row["exact"])
+    forms = _forms(row)
+    if not forms:
+        raise ValueError("no tests: no inputs/outputs, no test_list, no test with entry_point")
+    tests = {**limits, **_load_form(row, forms[0])}
+    for other in forms[1:]:
+        try:
+            more = _load_form(row, other)
+        except ValueError:
             continue
-        if isinstance(inner, (str, bytes)):
-            try:
-                inner = json.loads(inner)
-            except (ValueError, RecursionError):
-                return load_tests({**_without(row, name), "test": inner})
-        if isinstance(inner, dict):
-            return load_tests(
-                {
-                    "time_limit": row.get("time_limit"),
-                    "memory_limit": row.get("memory_limit"),
-                    "prompt": row.get("prompt"),
-                    **inner,
-                }
-            )
-        if not isinstance(inner, (list, tuple)) or not inner:
-            raise ValueError(f"{name} is empty or no list")
-        if all(isinstance(test, str) for test in inner):
-            return load_tests({**_without(row, name), "test_list": inner})
-        return {**tests, "kind": "stdin", "cases": _load_cases(_pairs(inner, name))}
-    raise ValueError("no tests: no inputs/outputs, no test_list, no test with entry_point")
+        _refuse_contradictions(tests, more, forms[0], other)
+        if forms[0].startswith("private_test") and other.startswith("public_test"):
+            tests = _both(tests, more)
+    _refuse_two_results(tests)
+    return tests
 
 
-def _without(row, name):
-    return {key: value for key, value in row.items() if key != name}
+def _flag(value):
+    if not isinstance(value, bool):
+        raise ValueError(f"exact is {str(value)[:40]!r}, not true or false")
+    return value
+
+
+def _forms(row):
+    """The names under which a row has tests; the first counts."""
+    forms = [name for name in ("test_list",) if name in row]
+    if "test" in row and not isinstance(row["test"], (dict, list)):
+        forms.append("test")
+    if "inputs" in row or "outputs" in row or isinstance(row.get("input"), (list, tuple)):
+        forms.append("inputs")
+    return forms + [name for name in HOLDERS if name in row and name not in forms]
+
+
+def _load_form(row, name):
+    """The tests that a row has under a name, without the row's limits."""
+    if name == "test_list":
+        return {"kind": "assert", **_load_assertions(row)}
+    if name == "test" and not isinstance(row[name], (dict, list)):
+        return {"kind": "assert", **_load_check(row)}
+    if name == "inputs":
+        return _load_lists(row)
+    inner = row[name]
+    if isinstance(inner, (str, bytes)):
+        read = listed(inner)
+        if read is inner and name.endswith("_test_cases"):
+            read = unpacked(inner)
+            if read is None:
+                raise ValueError(f"{name} is neither JSON nor packed as LiveCodeBench packs it")
+        if read is inner:
+            return load_tests({**{key: row[key] for key in ABOUT if key in row}, "test": inner})
+        inner = read
+    if isinstance(inner, dict):
+        return load_tests({**{key: row[key] for key in ABOUT if key in row}, **filled(inner)})
+    if not isinstance(inner, (list, tuple)) or not inner:
+        raise ValueError(f"{name} is empty or no list")
+    if all(isinstance(test, str) for test in inner):
+        return {"kind": "assert", **_load_assertions({**row, "test_list": inner})}
+    pairs = _pairs(inner, name)
+    function = style_of(inner, row)
+    if function is not None:
+        return load_calls(function, *map(list, zip(*pairs, strict=True)), row)
+    return {"kind": "stdin", "cases": _load_cases(pairs)}
+
+
+def _load_lists(row):
+    """Tests in two lists, inputs and outputs."""
+    ins, outs = (listed(row.get(name + "s", row.get(name))) for name in ("input", "output"))
+    kinds = row.get("testtype")
+    kinds = kinds if isinstance(kinds, (list, tuple)) else [kinds]
+    function = style_of([{"testtype": kind} for kind in kinds], row)
+    if function is not None:
+        return load_calls(function, ins, outs, row)
+    if not isinstance(ins, (list, tuple)) or not isinstance(outs, (list, tuple)):
+        raise ValueError("inputs and outputs must both be lists")
+    if len(ins) != len(outs):
+        raise ValueError(f"{len(ins)} inputs but {len(outs)} outputs")
+    return {"kind": "stdin", "cases": _load_cases(zip(ins, outs, strict=True))}
+
+
+def _refuse_contradictions(tests, more, name, other):
+    """Raise ValueError where a row's second form of tests says otherwise than its first."""
+    kinds = {tests["kind"], more["kind"]}
+    if len(kinds) == 2 and "stdin" in kinds and other not in SAMPLES:
+        raise ValueError(f"{name} and {other} are tests of two kinds: leave one of them empty")
+    if len(kinds) == 1:
+        _refuse_two_results(_both(tests, more))
+
+
+def _both(tests, more):
+    """Tests with those of another form of the same kind, each once."""
+    key = {"stdin": "cases", "call": "calls"}.get(tests["kind"])
+    if key is None or tests.get("entry") != more.get("entry"):
+        return tests
+    both = {**tests, key: [*tests[key], *(case for case in more[key] if case not in tests[key])]}
+    if not more.get("wrapped"):
+        both.pop("wrapped", None)
+    return both
+
+
+def _refuse_two_results(tests):
+    """Raise ValueError where two tests want different results for the same input."""
+    same = {"stdin": same_output, "call": same_value}.get(tests["kind"])
+    seen = {}
+    for given, wanted in tests.get("cases") or tests.get("calls") or ():
+        wanted = trimmed(wanted) if isinstance(wanted, str) else wanted
+        first = seen.setdefault(given if same is same_output else json.dumps(given), wanted)
+        if first is not wanted and not same(first, wanted):
+            raise ValueError(f"two tests want different results for the input {str(given)[:60]!r}")
 
 
 def _pairs(tests, name):
@@ -107,35 +188,17 @@ def _pairs(tests, name):
     return pairs
 
 
-def _limit(row, name, default):
-    """A limit of a row, a number or a text such as "2 seconds" or "256 megabytes"."""
-    value = row.get(name)
-    if value is None:
-        return default
-    if isinstance(value, str) and (
-        number := re.fullmatch(r" *(\d+\.?\d*) *(?:s|seconds?|MB|MiB|megabytes)? *", value)
-    ):
-        value = float(number[1])
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 < value < float("inf")
-    ):
-        raise ValueError(f"{name} is {str(value)[:40]!r}, not a positive number")
-    return value
-
-
 def _load_cases(pairs):
     """Inputs and outputs: a program is run once for each."""
     cases = []
-    for given, expected in pairs:
+    for pair in pairs:
         case = []
-        for text in (given, expected):
+        for text in pair:
             if isinstance(text, (list, tuple)) and all(isinstance(line, str) for line in text):
                 text = "\n".join(text)
             if not isinstance(text, str):
                 raise ValueError(f"an input or output is {type(text).__name__}, not text")
-            case.append(text)
+            case.append(text.replace("\r\n", "\n"))
         cases.append(case)
     if not cases:
         raise ValueError("no tests: inputs and outputs are empty")
@@ -167,24 +230,11 @@ def _fails(node):
     return any(isinstance(inner, (ast.Assert, ast.Raise)) for inner in ast.walk(node))
 
 
-def _text_or_lines(value, name):
-    if value is None:
-        return ""
-    if isinstance(value, (list, tuple)) and all(isinstance(line, str) for line in value):
-        return "\n".join(value)
-    if not isinstance(value, str):
-        raise ValueError(f"{name} is {type(value).__name__}, not text")
-    return value
-
-
 def _load_assertions(row):
     """Assertions as MBPP has them: ["assert f(1) == 2", ...]."""
-    assertions = row["test_list"]
+    assertions = listed(row["test_list"])
     if isinstance(assertions, str):
-        try:
-            assertions = json.loads(assertions)
-        except (ValueError, RecursionError):
-            assertions = [assertions]
+        assertions = [assertions]
     if not isinstance(assertions, (list, tuple)) or not assertions:
         raise ValueError("test_list is empty or no list")
     for test in assertions:
@@ -196,7 +246,7 @@ def _load_assertions(row):
         if not any(isinstance(node, ast.Call) for node in ast.walk(tree)):
             raise ValueError(f"a test in test_list calls nothing: {test[:80]!r}")
     setup = "\n".join(
-        _text_or_lines(row.get(name), name) for name in ("test_imports", "test_setup_code")
+        text_or_lines(row.get(name), name) for name in ("test_imports", "test_setup_code")
     )
     _parse_tests(setup, "test_setup_code")
     entry = row.get("entry_point")
@@ -204,13 +254,24 @@ def _load_assertions(row):
         "setup": setup,
         "code": list(assertions),
         "entry": entry if isinstance(entry, str) else None,
-        "prompt": _text_or_lines(row.get("prompt"), "prompt"),
+        "prompt": text_or_lines(row.get("prompt"), "prompt"),
+        **_imports(row, [setup, *assertions]),
     }
+
+
+def _imports(row, codes):
+    """{"imports": names that are not imported} for a program that starter code begins, else {}."""
+    if not isinstance(row.get("starter_code"), str):
+        return {}
+    nodes = [node for code in codes for node in ast.walk(ast.parse(code))]
+    return {"imports": sorted({node.id for node in nodes if isinstance(node, ast.Name)})}
 
 
 def _load_check(row):
     """One text of tests; as HumanEval has it, a function check(candidate)."""
     code, entry = row["test"], row.get("entry_point")
+    if isinstance(entry, str) and (method := re.fullmatch(r"Solution\(\)\.(\w+)", entry)):
+        entry = method[1]
     if not isinstance(code, str) or not code.strip():
         raise ValueError("test is empty or no text")
     if entry is None and "def check(" not in code:
@@ -238,30 +299,10 @@ def _load_check(row):
     if checks and len(checks[-1].args.args) != 1:
         raise ValueError("check must take the candidate, and nothing else")
     return {
-        "setup": _text_or_lines(row.get("test_setup_code"), "test_setup_code"),
+        "setup": text_or_lines(row.get("test_setup_code"), "test_setup_code"),
         "code": [code],
         "entry": entry,
         "check": bool(checks),
-        "prompt": _text_or_lines(row.get("prompt"), "prompt"),
-    }
-
-
-def _load_calls(name, inputs, outputs):
-    """Arguments and results of one function, as data sets with fn_name have them."""
-    if (
-        not isinstance(name, str)
-        or not name.isidentifier()
-        or not isinstance(inputs, list)
-        or not isinstance(outputs, list)
-        or not inputs
-        or len(inputs) != len(outputs)
-    ):
-        raise ValueError("fn_name needs as many inputs (lists of arguments) as outputs")
-    if not all(isinstance(arguments, list) for arguments in inputs):
-        raise ValueError("with fn_name each input is a list of arguments")
-    return {
-        "setup": "",
-        "code": [f"assert {name}(*{i!r}) == {o!r}" for i, o in zip(inputs, outputs, strict=False)],
-        "entry": name,
-        "prompt": "",
+        "prompt": text_or_lines(row.get("prompt"), "prompt"),
+        **_imports(row, [code]),
     }

@@ -8,9 +8,11 @@ import signal
 import time
 
 from grading.programs.assertions import judge_assertions
+from grading.programs.calls import judge_calls
 from grading.programs.linux import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, libc
 from grading.programs.stdin import judge_stdin
 
+JUDGES = {"stdin": judge_stdin, "call": judge_calls, "assert": judge_assertions}
 JUDGE_MEMORY = 4 << 30  # bytes of address space
 
 
@@ -26,8 +28,7 @@ def judge_apart(box, item):
             libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
             resource.setrlimit(resource.RLIMIT_AS, (JUDGE_MEMORY, hard))
-            judge = judge_stdin if item["tests"]["kind"] == "stdin" else judge_assertions
-            right, why, late = judge(box, item["program"], item["tests"])
+            right, why, late = JUDGES[item["tests"]["kind"]](box, item["program"], item["tests"])
             verdict = {"right": right, "why": why, "timeout": late}
         except BaseException as error:
             verdict["why"] = f"the judge failed: {type(error).__name__}: {error}"

@@ -42,6 +42,7 @@ class Candidate:
         )
         self.box = box
         self.dead = None  # why it is, once it is
+        self.where = ""  # which of the tests is at work
         self.calls = 0  # of its functions, by the tests
         self.names = None  # what the program defines: {name: what it stands for}
         self.exceptions = {}  # classes that stand for its exception classes

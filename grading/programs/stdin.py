@@ -5,13 +5,14 @@ import select
 
 from grading.bounds import MAX_OUTPUT
 from grading.candidate import RUN_STDIN
+from grading.programs.compare import same_output, trimmed
 from grading.programs.process import Clock, kill, too_large
 
 
 def judge_stdin(box, program, tests):
     """Run the program once per test. (right, why, whether time ran out)."""
     for number, (given, expected) in enumerate(tests["cases"], 1):
-        expected = _lines(expected)
+        expected = trimmed(expected)
         printed, status, cpu, resident, late = _run_once(
             box, program, given.encode("utf-8", "replace"), 2 * len(expected) + MAX_OUTPUT, tests
         )
@@ -25,15 +26,10 @@ def judge_stdin(box, program, tests):
         if status != 0:
             how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
             return False, where + how, False
-        printed = _lines(printed.decode("utf-8", "replace"))
-        if printed != expected:
+        printed = trimmed(printed.decode("utf-8", "replace"))
+        if not same_output(printed, expected, tests.get("exact")):
             return False, where + f"printed {printed[:60]!r}, expected {expected[:60]!r}", False
     return True, f"passed {len(tests['cases'])} tests", False
-
-
-def _lines(text):
-    """Output as it is compared: without blanks at the ends of lines, or blank lines at the end."""
-    return "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").split("\n")).rstrip("\n")
 
 
 def _run_once(box, program, given, most, tests):

@@ -7,8 +7,9 @@ from then on it sees no more of the host than the programs do. All it needs is i
 import json
 import os
 import resource
+import sys
 
-from grading.bounds import PROGRAM_MEMORY, TEST_SECONDS
+from grading.bounds import MAX_DIGITS, PROGRAM_MEMORY, TEST_SECONDS
 from grading.programs.judge import judge_apart
 from grading.programs.linux import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, libc
 from grading.programs.sandbox import Sandbox
@@ -33,6 +34,8 @@ def main(level):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What a killed judge leaves behind becomes our child.
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(MAX_DIGITS)
     box = Sandbox(level)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # nothing may read this process's memory
     if level != "limits":
