@@ -80,7 +80,7 @@ def test_a_run_under_two_ranks_is_the_run_of_one(tmp_path):
     words = [HERE / "sdzero.py", *options.split(), "--out"]
     for name, launcher in (("two", TORCHRUN), ("one", [])):
         done = run([*launcher, *words, tmp_path / name], cwd=tmp_path)
-        assert done.stdout.count("correction rate %") == 1
+        assert done.stdout.count("mended %") == 1
     two, one = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("two", "one")
     )
