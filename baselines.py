@@ -1,7 +1,7 @@
-"""The methods that SD-Zero is compared with, in their textbook form, on the pieces of sdzero.py.
+"""The methods that SD-Zero is compared with, as the paper has them, on the pieces of sdzero.py.
 
     python baselines.py rft       rejection fine-tuning on the model's own right answers
-    python baselines.py grpo      group-relative policy optimisation
+    python baselines.py grpo      group-relative policy optimisation, as DAPO has it
     python baselines.py sdft      self-distillation from a teacher that is shown a demonstration
     python baselines.py sft       fine-tuning on demonstrations
 
@@ -18,7 +18,8 @@ import kit
 from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import as_flags, flag_of, option, parse_options
-from kit.presets import is_tiny
+from kit.presets import recipe_of
+from kit.recipes import following
 from kit.seeds import derived_seed, shuffled
 from sdzero import (
     Config,
@@ -53,10 +54,11 @@ class BaselineConfig(Config):
     )
     epochs: int = option(3, "rft, sft: passes over the answers that are trained on", least=1)
     batch: int = option(
-        64, "rft, sft: answers per optimiser step; grpo, sdft: rollouts per step", least=1
+        4, "rft, sft: answers per optimiser step; grpo, sdft: rollouts per step", least=1
     )
     lr: float = option(5e-6, "learning rate (rft, sft: its peak, with a cosine)", above=0, most=1)
     weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
+    beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     group: int = option(
         4, "grpo: answers per question; rft, sdft: the same where there is no --samples", least=1
     )
@@ -71,18 +73,35 @@ class BaselineConfig(Config):
     updates: int = option(1, "grpo: optimiser steps on each batch of rollouts", least=1)
     clip: float = option(0.2, "grpo: the policy ratio counts only within 1 +- this", above=0)
     kl: float = option(
-        0.0, "grpo: weight of the KL to the model that training started from", least=0
+        0.001, "grpo: weight of the KL to the model that training started from", least=0
+    )
+    entropy: float = option(0.001, "grpo: weight of the entropy, which is rewarded", least=0)
+    textbook: bool = option(
+        False, "grpo: each answer counts the same, however long; off: each token does, as in DAPO"
+    )
+    cosine: bool = option(False, "sdft: the learning rate falls along a cosine")
+    shown: Literal["demonstration", "answer"] = option(
+        "demonstration", "sdft: what the teacher is shown; where a question lacks it, its answer"
     )
 
 
-# What a method has instead of BaselineConfig's defaults: of a real model, and of the embedded one.
-ON_POLICY = dict(batch=128, weight_decay=0.01)
-DEFAULTS = {"rft": {}, "sft": {}, "grpo": ON_POLICY, "sdft": ON_POLICY}
+# What a method has instead of BaselineConfig's defaults: of a real model (the paper's), and of the
+# embedded one.
+SHORTER = dict(temperature=0.7, max_tokens=8192, eval_temperature=0.7, eval_max_tokens=32_768)
+DEFAULTS = {
+    "rft": {},  # Table 4, and 4 samples a question (C.2)
+    "sft": {},
+    # Table 5: 64 prompts, 4 samples each (Tables 3, 10; Table 5 itself has 8), constant 1e-6
+    "grpo": dict(batch=256, weight_decay=0.01, lr=1e-6, warmup_steps=0, **SHORTER),
+    # Table 6: 128 prompts, a cosine
+    "sdft": dict(batch=128, weight_decay=0.01, cosine=True, **{**SHORTER, "temperature": 1.0}),
+}
+TEXTBOOK = dict(textbook=True, kl=0.0, entropy=0.0)
 TINY = {
     "rft": dict(epochs=16, batch=16, lr=1e-3),
     "sft": dict(epochs=3, batch=16, lr=1e-3),
-    "grpo": dict(batch=32, lr=5e-4, group=8, decay=0.0),
-    "sdft": dict(batch=16, lr=1e-5),
+    "grpo": dict(batch=32, lr=5e-4, group=8, weight_decay=0.01, decay=0.0, **TEXTBOOK),
+    "sdft": dict(batch=16, lr=1e-5, weight_decay=0.01),
 }
 # Which of SD-Zero's options the baselines lack, and which methods the others belong to.
 NOT_HERE = {f.name for f in fields(Config) if f.name.startswith(("srt_", "distil_", "l_"))}
@@ -95,6 +114,11 @@ BELONGS = {
     "updates": ("grpo",),
     "clip": ("grpo",),
     "kl": ("grpo",),
+    "entropy": ("grpo",),
+    "textbook": ("grpo",),
+    "shown": ("sdft",),
+    "cosine": ("sdft",),
+    "beta2": ("rft", "sft", "grpo", "sdft"),
     "warmup_steps": ("grpo", "sdft"),
     "decay": ("grpo", "sdft"),
     "divergence": ("sdft",),
@@ -113,9 +137,8 @@ def make_baseline_config(**given) -> BaselineConfig:
             raise UserError(f"{method} has no {flag_of(name)}")
     if given.get("on_revisions") and given.get("rounds", 1) > 1:
         raise UserError("--on-revisions trains once on what was collected: --rounds excludes it")
-    defaults = DEFAULTS[method] | (
-        TINY[method] if is_tiny(given.get("model", Config.model)) else {}
-    )
+    tiny = recipe_of(given)["recipe"] == "tiny"
+    defaults = {**(TINY if tiny else DEFAULTS)[method], **following(given)}
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
@@ -137,7 +160,7 @@ def budget(run) -> int:
 
 
 def training(cfg: BaselineConfig) -> Training:
-    return Training(cfg.epochs, cfg.batch, cfg.lr, cfg.weight_decay)
+    return Training(cfg.epochs, cfg.batch, cfg.lr, cfg.weight_decay, cfg.beta2)
 
 
 def schedule(cfg: BaselineConfig, rollouts: int, **more) -> Schedule:
@@ -151,6 +174,8 @@ def schedule(cfg: BaselineConfig, rollouts: int, **more) -> Schedule:
         warmup=cfg.warmup_steps,
         decay=cfg.decay,
         weight_decay=cfg.weight_decay,
+        beta2=cfg.beta2,
+        cosine=cfg.cosine,
         **more,
     )
 
@@ -223,10 +248,10 @@ def sft(run, model) -> None:
 # --------------------------------------------------------------------------------------------------
 # Self-distillation fine-tuning
 # --------------------------------------------------------------------------------------------------
-def sdft_prompt(question: dict):
+def sdft_prompt(question: dict, shown: str = "demonstration"):
     """What SDFT's teacher is asked: the question, with a demonstration of an answer, or with its
-    final answer where there is none."""
-    if question.get("demonstration"):
+    final answer where there is none, or where that alone is asked for (Table 8)."""
+    if question.get("demonstration") and shown == "demonstration":
         hint = (
             f"\n\nThis is an example of a right answer:\n{question['demonstration']}\n\nNow answer "
             "in your own words."
@@ -245,12 +270,14 @@ def sdft(run, student) -> None:
     """sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
     teacher = frozen_copy(student)
     questions = shuffled(both_phases(run), budget(run), run.cfg.seed, "sdft")
-    first = chat_ids(run.tokenizer, sdft_prompt(both_phases(run)[0]))
+    first = chat_ids(run.tokenizer, sdft_prompt(both_phases(run)[0], run.cfg.shown))
     show("the prompt of SDFT's teacher", run.tokenizer.decode(first))
 
     def backward(samples):
         for s in samples:
-            s["teacher_context"] = chat_ids(run.tokenizer, sdft_prompt(s["question"]))
+            s["teacher_context"] = chat_ids(
+                run.tokenizer, sdft_prompt(s["question"], run.cfg.shown)
+            )
         return backward_kl(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule(run.cfg, len(questions)), backward)
@@ -276,6 +303,12 @@ def kl_estimate(log_prob, reference):
     return gap.exp() - gap - 1
 
 
+def entropy_of(logits):
+    """-sum_v p log p in nats. (n, V) -> (n,)"""
+    log_p = F.log_softmax(logits, -1)  # (n, V)
+    return -(log_p.exp() * log_p).sum(-1)
+
+
 def remember_log_probs(run, model, samples: list[dict], name: str) -> None:
     """Give each sample, under `name`, log pi(y_t | x, y_<t) of each of its tokens (T,), in fp32."""
     lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
@@ -299,11 +332,13 @@ def log_probs_of(model, hidden, targets):
 
 
 def backward_grpo(run, student, samples: list[dict]) -> float:
-    """Add GRPO's gradient to the student's: 1/G sum_i 1/|y_i| sum_t loss, averaged over the
-    questions; returns that loss."""
+    """Add GRPO's gradient to the student's: the mean over all tokens of the batch (DAPO's
+    token-level loss), or with --textbook 1/G sum_i 1/|y_i| sum_t, averaged over the questions;
+    returns that loss."""
     cfg, device = run.cfg, student.device
     rewards = torch.tensor([s["reward"] for s in samples], device=device)
     A = advantages(rewards.view(-1, cfg.group)).flatten().tolist()
+    tokens = sum(len(s["ids"]) for s in samples)
 
     def loss_of(indices):
         batch = [samples[i] for i in indices]
@@ -311,7 +346,7 @@ def backward_grpo(run, student, samples: list[dict]) -> float:
         targets = targets_of(student, responses)  # (N,)
         weights, advantage = [], []
         for i, y in zip(indices, responses):
-            weights += [1 / len(y) / len(samples)] * len(y)
+            weights += [1 / len(y) / len(samples) if cfg.textbook else 1 / tokens] * len(y)
             advantage += [A[i]] * len(y)
         weights = torch.tensor(weights, device=device)  # (N,)
         advantage = torch.tensor(advantage, device=device)  # (N,)
@@ -327,6 +362,8 @@ def backward_grpo(run, student, samples: list[dict]) -> float:
             loss = policy_loss(log_prob, of_old, advantage[part], cfg.clip)
             if reference is not None:
                 loss = loss + cfg.kl * kl_estimate(log_prob, reference[part])
+            if cfg.entropy:
+                loss = loss - cfg.entropy * entropy_of(logits)
             return weights[part] * loss
 
         hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)

@@ -118,7 +118,7 @@ def evaluate_checkpoints(cfg: EvalConfig, asked: list[dict]) -> dict:
         "questions": len(asked),
         "split": cfg.split,
         "samples_per_question": k,
-        "temperature": cfg.temperature,
+        "temperature": cfg.eval_temperature or cfg.temperature,
         "checkpoints": results,
         "against_first": {name: paired(results[first], results[name]) for name in others},
     }
@@ -249,7 +249,8 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
         refuse_run_folders(names)
         of_run = options_of_their_run(names)
         split = split_of(given, of_run)
-        options = {"model": names[0], **of_run, **given, "split": split}
+        # --revise of sdzero.py is another: which answers phase 1 revises
+        options = {"model": names[0], "revise": False, **of_run, **given, "split": split}
         cfg = sdzero.make_config(EvalConfig, **options)
         out = evaluate_checkpoints(cfg, questions_to_ask(cfg, given))
         print(checkpoints_report(out, cfg.revise))

@@ -12,8 +12,8 @@ reward r, and writes a better answer.
     grade it, and pull the student's next-token distributions to the teacher's over the same y,
     which the teacher gives after it has read all of y and its verdict:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
-    From time to time the teacher may be set to the student (Schedule.synchronises).
-  (The code divides these sums by the tokens of a batch: docs/differences.md.)
+    From time to time the teacher may be set to the student (--sync-every).
+  (Averaged over answers; --reduction mean averages over all tokens of a batch instead.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
@@ -52,13 +52,15 @@ import kit
 from kit.errors import UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
-from kit.presets import TINY, preset
+from kit.presets import TINY, recipe_of
+from kit.schedules import Schedule, warmup_and_cosine
 from kit.seeds import derived_seed, permutation, shuffled
 from kit.tables import mean, rate
 
 
 # --------------------------------------------------------------------------------------------------
-# Configuration: one dataclass, which is also the --help. The embedded model has its own defaults.
+# Configuration: one dataclass, which is also the --help. Its defaults are the paper's: the table of
+# each stands in kit/recipes.py. The embedded model has its own (kit/presets.py).
 # --------------------------------------------------------------------------------------------------
 @dataclass
 class Config:
@@ -71,6 +73,10 @@ class Config:
     method: Literal["sdzero", "srt"] = option(
         "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"
     )
+    recipe: Literal["paper", "authors", "tiny"] = option(
+        "paper", "whose settings: the paper's, its authors' code's, or the embedded model's own"
+    )
+    scale: float = option(1.0, "times all counts of questions, records and steps", above=0, most=10)
     out: str = option("", "run folder, where the same command goes on; empty: out/MODEL-TASK-SEED")
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
@@ -87,15 +93,32 @@ class Config:
         heading="questions (four sets)",
     )
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
-    srt_questions: int = option(6000, "N1: questions of phase 1", least=0)
+    srt_questions: int = option(10_000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
     eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
+    system: str = option("", "system message in front of every question; empty: none")
+    instruction: str = option("", "what follows every question; empty: the task's own line")
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
-    temperature: float = option(0.7, "of rollouts; the KL's is 1", above=0, heading="sampling")
-    max_tokens: int = option(
-        4096, "longest response; one that is cut off there is wrong and gets no end token", least=1
+    temperature: float = option(
+        0.7,
+        "of phase 1; where it is given, of the rest too; the KL's is 1",
+        above=0,
+        heading="sampling",
     )
+    distil_temperature: float = option(1.0, "of phase 2; 0: --temperature", least=0)
+    eval_temperature: float = option(0.7, "of evaluation; 0: --temperature", least=0)
+    top_p: float = option(1.0, "of phase 1: the likeliest tokens of this mass", above=0, most=1)
+    distil_top_p: float = option(1.0, "of phase 2; 0: --top-p", least=0, most=1)
+    eval_top_p: float = option(1.0, "of evaluation; 0: --top-p", least=0, most=1)
+    max_tokens: int = option(
+        16_384,
+        "longest response of phase 1, of the rest too where it is given; one that is cut off there "
+        "is wrong and gets no end token",
+        least=1,
+    )
+    distil_max_tokens: int = option(8192, "longest of phase 2; 0: --max-tokens", least=0)
+    eval_max_tokens: int = option(32_768, "longest of evaluation; 0: --max-tokens", least=0)
     rollout_batch: int = option(0, "responses at once; 0: by --plan, 64 on a CPU", least=0)
 
     phase1: bool = option(
@@ -104,26 +127,49 @@ class Config:
     srt_share: float = option(0.0, "phase 1's part of --samples; 0: as N1 to N2", least=0, most=1)
     first_answers: int = option(1, "first answers y_init per question", least=1)
     revisions: int = option(3, "revisions y_revised per first answer", least=1)
-    phrase_if_right: str = option("", "P_r for r = 1; empty: the model family's")
-    phrase_if_wrong: str = option("", "P_r for r = 0; empty: the model family's")
+    revise: Literal["all", "wrong"] = option("all", "which first answers are revised")
+    srt_records: int = option(
+        6000, "verified revisions to keep, evenly over the questions; 0: all of them", least=0
+    )
+    right_share: float = option(
+        0.0, "of these, the share whose first answer was right; 0: as it comes", least=0, most=0.99
+    )
+    phrase_if_right: str = option("Let me rephrase the above solution.", "P_r for r = 1")
+    phrase_if_wrong: str = option(
+        "Wait, this response is not correct, let me start over.",
+        "P_r for r = 0; empty: the authors' code's for the model family",
+    )
     filtered: bool = option(True, "--no-filtered keeps unverified revisions too (an ablation)")
     flip_reward: bool = option(False, "train on 1 - reward (an ablation: must destroy the gain)")
-    trim: bool = option(True, "cut repeating tails and chatty openings off, by whole tokens")
+    trim: bool = option(False, "cut repeating tails and chatty openings off, by whole tokens")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
         "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2); wrong: if y_init was wrong alone",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
+    srt_in_turn: bool = option(
+        False, "first Eq. 2 on records with a wrong first answer, then Eq. 1 on --revision-records"
+    )
+    revision_records: int = option(1000, "others than those, right first answers first", least=1)
+    srt_sequence: int = option(32_768, "longest row; longer ones are left out, counted", least=1)
     srt_epochs: int = option(3, "epochs over the kept records", least=1)
-    srt_batch: int = option(64, "records per optimiser step", least=1)
+    srt_batch: int = option(4, "records per optimiser step", least=1)
     srt_lr: float = option(5e-6, "peak learning rate; then a cosine to 0", above=0, most=1)
     srt_weight_decay: float = option(1e-4, "AdamW's weight decay", least=0, most=1)
+    srt_beta2: float = option(0.95, "AdamW's second beta; the first is 0.9", above=0, most=0.9999)
+    reduction: Literal["sum", "mean"] = option(
+        "sum",
+        "in both phases: sum over an answer's tokens, mean over answers (Eq. 1, 2, 4); or mean "
+        "over the tokens of a batch",
+    )
 
     divergence: Literal["reverse", "forward", "mixed"] = option(
         "reverse", "KL(student || teacher) (Eq. 4), its reverse, or half of each", heading="phase 2"
     )
+    top_k: int = option(0, "the teacher's likeliest tokens alone, renormalised; 0: all", least=0)
     distil_epochs: int = option(1, "epochs over the questions", least=1)
+    distil_steps: int = option(0, "most optimiser steps; 0: no limit", least=0)
     distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
     distil_lr: float = option(
         5e-6, "learning rate; constant but for warm-up and --decay", above=0, most=1
@@ -136,6 +182,7 @@ class Config:
         most=1,
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
+    distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
     rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
     kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
@@ -156,48 +203,30 @@ class Config:
         "test", "val: for choosing settings; test: look at it once", heading="evaluation"
     )
     eval_samples: int = option(
-        4, "sampled answers per question, besides one greedy answer and one revision", least=1
+        8, "sampled answers per question, besides one greedy answer and one revision", least=1
     )
 
 
 def make_config(cls=Config, /, **given) -> Config:
-    """The options given, and a default for each other one: the model's preset, or cls's own.
+    """The options given, and a default for each other one: the recipe's, or cls's own.
 
     Raises UserError for a value out of its range, and for options that contradict each other.
     """
-    cfg = cls(**{**preset(given.get("model", Config.model)), **given})
+    cfg = cls(**{**recipe_of(given), **given})
     check_ranges(cfg)
+    if cfg.scale != 1:
+        cfg = replace(cfg, **kit.recipes.scaled(cfg))
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
         name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, cfg.method, str(cfg.seed)]
         cfg.out = str(Path("out") / "-".join(part for part in name if part != "sdzero"))
-    for contradiction, line in contradictions(cfg):
-        if contradiction:
-            raise UserError(line)
+    kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
-    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
-    if cfg.method == "sdzero" and cfg.rounds > steps:
+    if cfg.method == "sdzero" and cfg.rounds > (steps := kit.budget.distil_steps(cfg)):
         raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")
     return cfg
-
-
-def contradictions(cfg: Config) -> list[tuple[bool, str]]:
-    """(condition, message) of each pair of options that excludes the other."""
-    srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
-    losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
-    return [
-        (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
-        (cfg.phase1 and not losses, "phase 1 has no loss: --l-revision, or --no-phase1"),
-        (cfg.phase1 and not cfg.srt_questions, "phase 1 has no --srt-questions: or --no-phase1"),
-        (no_phase1 and cfg.l_answer, "--l-answer is a loss of phase 1: --no-phase1 excludes it"),
-        (no_phase1 and not cfg.filtered, "--no-filtered is of phase 1: --no-phase1 excludes it"),
-        (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
-        (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
-        (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
-        (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
-    ]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -211,12 +240,11 @@ class Phrases(NamedTuple):
 
 
 def control_phrases(cfg: Config, model_type: str) -> Phrases:
-    """The texts of P_1 and P_0 (Sec. 2.1), in the wording of the authors' code for the family."""
+    """The texts of P_1 and P_0 (Sec. 2.1); where P_0 is empty, the authors' code's."""
     wrong = "Wait, this response is wrong. Let me correct it."
     if "olmo" in model_type.lower():
         wrong = "Wrong. I need to redo all."
-    right = "Let me rephrase the above solution."
-    return Phrases(cfg.phrase_if_right or right, cfg.phrase_if_wrong or wrong)
+    return Phrases(cfg.phrase_if_right, cfg.phrase_if_wrong or wrong)
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
@@ -280,19 +308,27 @@ class Run:
     folder: object = None  # kit.run_folder.RunFolder; None where a model is only sampled from
 
 
+def in_phase(run: Run, phase: str) -> Run:
+    """The run with the sampling settings of phase "distil" or "eval", where it has its own."""
+    names = "temperature", "top_p", "max_tokens"
+    own = {name: getattr(run.cfg, f"{phase}_{name}") or getattr(run.cfg, name) for name in names}
+    return replace(run, cfg=replace(run.cfg, **own))
+
+
 def generate(
     run: Run, model, contexts: list[list[int]], seed: int, label: str = "", greedy: bool = False
 ) -> list[list[int]]:
     """One response per context, as ids: y ~ pi(.|context) at cfg.temperature, or the greedy one.
 
     Its last id is an end token, or else it was cut off at cfg.max_tokens. Every token can be
-    sampled, as in the losses: no top-k, no top-p, no penalties, only the temperature.
+    sampled, as in the losses (unless --top-p says else): no top-k, no penalties.
     """
     from transformers import GenerationConfig
 
-    sampling = {"do_sample": True, "temperature": run.cfg.temperature, "top_k": 0, "top_p": 1.0}
+    cfg = run.cfg
+    sampling = {"temperature": cfg.temperature, "top_k": 0, "top_p": cfg.top_p, "do_sample": True}
     config = GenerationConfig(
-        max_new_tokens=run.cfg.max_tokens,
+        max_new_tokens=cfg.max_tokens,
         eos_token_id=run.end_ids,
         pad_token_id=run.end_ids[0],
         **({"do_sample": False} if greedy else sampling),
@@ -406,6 +442,9 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
     def loss_fn(logits, part):
         with torch.no_grad():
             teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
+        if cfg.top_k:  # what lies outside is not seen at all: this is not Eq. 4
+            teacher_logits, top = teacher_logits.topk(min(cfg.top_k, logits.shape[-1]))  # (n, k)
+            logits = logits.gather(-1, top)  # (n, k)
         losses = divergence(logits, teacher_logits)  # (n,)
         return losses.clamp(max=cfg.kl_clip) if cfg.kl_clip else losses
 
@@ -498,7 +537,10 @@ def collect_revisions(run: Run, model) -> list[dict]:
     first_answers = grade(run, questions, contexts, kit.trimming.trimmed(run, responses))
     run.folder.log("init", 0, **run.folder.count(first_answers))
 
-    revised_ones = repeat(first_answers, cfg.revisions)  # what is revised, once per revision
+    to_revise = [y for y in first_answers if cfg.revise == "all" or not y["reward"]]
+    if not to_revise:
+        raise UserError("every first answer is right: with --revise wrong none is left to revise")
+    revised_ones = repeat(to_revise, cfg.revisions)  # what is revised, once per revision
     questions = [first["question"] for first in revised_ones]
     contexts = reviser_contexts(run, revised_ones)
     seed = derived_seed(cfg.seed, "revise")
@@ -512,6 +554,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
         ids = (tuple(first["context"]), tuple(first["ids"]), tuple(revised["ids"]))
         records.append(record_of(run, first, revised, why_kept(revised, repeated=ids in seen)))
         seen.add(ids)
+    kit.selection.drop_surplus(records, cfg)  # --srt-records, --right-share
     return records
 
 
@@ -605,21 +648,25 @@ class Training(NamedTuple):
     batch: int  # records per step
     lr: float  # peak
     weight_decay: float
+    beta2: float
 
 
-def fine_tune(run: Run, model, rows_of_each: list[list[Row]], phase: str, how: Training) -> None:
+def fine_tune(run: Run, model, records: list[list[Row]], phase: str, how: Training) -> None:
     """Minimise -log pi(target), averaged over the targets' tokens of a batch of records (a token in
-    two targets counts twice, in the sum and in its divisor). rows_of_each: a record's rows."""
-    steps_per_epoch = math.ceil(len(rows_of_each) / how.batch)
+    two targets counts twice, in the sum and in its divisor); with --reduction sum summed over them,
+    and averaged over the records. A record comes as its rows."""
+    steps_per_epoch = math.ceil(len(records) / how.batch)
     steps = how.epochs * steps_per_epoch
-    optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg)
+    optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg, how.beta2)
     model.train()
     for step in run.folder.steps(phase, steps, model, optimizer):
         epoch, offset = step // steps_per_epoch, step % steps_per_epoch * how.batch
-        order = permutation(len(rows_of_each), run.cfg.seed, phase, epoch)
-        rows = [row for i in order[offset : offset + how.batch] for row in rows_of_each[i]]
+        order = permutation(len(records), run.cfg.seed, phase, epoch)
+        batch = order[offset : offset + how.batch]
+        rows = [row for i in batch for row in records[i]]
         tokens = sum(len(row.ids) - start for row in rows for start in row.starts)
-        loss = backward_nll(run, model, rows, normaliser=tokens)
+        normaliser = len(batch) if run.cfg.reduction == "sum" else tokens
+        loss = backward_nll(run, model, rows, normaliser)
         run.folder.count_trained(tokens)
         lr = how.lr * warmup_and_cosine(step, steps)
         with run.folder.keeps_bad_batch(phase, step, rows):
@@ -627,16 +674,9 @@ def fine_tune(run: Run, model, rows_of_each: list[list[Row]], phase: str, how: T
         run.folder.log(phase, step, loss=loss, grad_norm=norm, lr=lr)
 
 
-def warmup_and_cosine(step: int, steps: int) -> float:
-    """Linear over the first 5 % of the steps, then a cosine to 0 (Table 4)."""
-    warmup = max(1, round(0.05 * steps))
-    left = max(0, step - warmup) / max(1, steps - warmup)
-    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * left)))
-
-
 def srt_records(run: Run, model) -> list[dict]:
     """What collect_revisions gives, or gave before the run was stopped; saved and counted."""
-    if run.folder.saved.get("phase") == "srt":
+    if run.folder.saved.get("phase", "").startswith("srt"):
         records = run.folder.read_rows("revisions.jsonl")
     else:
         records = collect_revisions(run, model)
@@ -645,7 +685,11 @@ def srt_records(run: Run, model) -> list[dict]:
     kept = [r for r in records if r["kept"]]
     counts = dict(Counter(r["why"] for r in records))
     corrected = sum(not r["init_reward"] for r in kept)
-    print(f"{len(records)} revisions: {counts}; of the kept, {corrected} correct a wrong answer")
+    percent = 100 * corrected / max(1, len(kept))
+    print(
+        f"{len(records)} revisions: {counts}; {len(kept)} kept, {corrected} ({percent:.0f} %) of "
+        "which correct a wrong answer"
+    )
     if not kept:
         raise UserError(
             f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask "
@@ -661,27 +705,53 @@ def srt_records(run: Run, model) -> list[dict]:
 def srt(run: Run, model) -> None:
     """Phase 1: collect revisions, and fine-tune on the verified ones."""
     cfg = run.cfg
-    rows_of_each = [srt_rows(record, cfg) for record in srt_records(run, model) if record["kept"]]
-    if not any(rows_of_each):
+    records = [record for record in srt_records(run, model) if record["kept"]]
+    how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay, cfg.srt_beta2)
+    if not cfg.srt_in_turn:
+        fine_tune(run, model, rows_of_each(records, cfg), "srt", how)
+        return
+    # the authors' code: L_generation on corrected answers, then L_revision on others
+    by_right = sorted(records, key=lambda record: -record["init_reward"])
+    others, rest = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
+    if run.folder.saved.get("phase") != "srt 2":
+        alone = replace(cfg, l_revision=False, l_generation="wrong")
+        fine_tune(run, model, rows_of_each(rest, alone), "srt", how)
+    fine_tune(run, model, rows_of_each(others, replace(cfg, l_generation="none")), "srt 2", how)
+
+
+def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
+    """The rows of each record that has any, but for rows longer than --srt-sequence. Raises
+    UserError where none is left."""
+    fitting, too_long = [], 0
+    for rows in (srt_rows(record, cfg) for record in records):
+        short = [row for row in rows if len(row.ids) <= cfg.srt_sequence]
+        too_long += len(rows) - len(short)
+        if short:
+            fitting.append(short)
+    if too_long:
+        print(f"{too_long} rows are longer than --srt-sequence {cfg.srt_sequence}: left out")
+    if not fitting:
         raise UserError(
-            "no kept revision has a wrong first answer, which --l-generation wrong asks for"
+            f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
+            f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
+            "first answers that there are not"
         )
-    how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay)
-    fine_tune(run, model, [rows for rows in rows_of_each if rows], "srt", how)
+    return fitting
 
 
 # --------------------------------------------------------------------------------------------------
 # Phase 2: on-policy self-distillation (Sec. 2.2)
 # --------------------------------------------------------------------------------------------------
 def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
-    """Add the gradient of Eq. 4, averaged over all response tokens of the batch, to the student's;
-    returns that loss.
+    """Add the gradient of Eq. 4, averaged over the samples, to the student's (with --reduction mean
+    over all their tokens); returns that loss.
 
     Student and teacher read the same y behind different contexts: a sample's "context" and its
     "teacher_context", which distil() adds. All tokens of y are scored, the end token among them; a
     truncated y is scored too, but has no end token.
     """
-    normaliser = sum(len(s["ids"]) for s in samples)
+    tokens = sum(len(s["ids"]) for s in samples)
+    normaliser = len(samples) if run.cfg.reduction == "sum" else tokens
 
     def loss_of(indices):
         in_pass = [samples[i] for i in indices]
@@ -703,55 +773,15 @@ def frozen_copy(model):
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-@dataclass
-class Schedule:
-    """What an on-policy phase does at which of its steps."""
-
-    phase: str
-    steps: int
-    batch: int  # rollouts per step
-    lr_peak: float
-    warmup: int
-    decay: float  # share of each round
-    weight_decay: float
-    rounds: int = 1
-    sync_every: int = 0
-    updates: int = 1  # optimiser steps on each batch of rollouts; more than one in GRPO alone
-    distils: bool = True  # whether the loss is a divergence, to be logged as one; not in GRPO
-
-    def round_of(self, step: int) -> tuple[int, int, int]:
-        """(number, first step, step after the last) of the round that a step is in."""
-        bounds = [self.steps * i // self.rounds for i in range(self.rounds + 1)]
-        number = sum(bound <= step for bound in bounds) - 1
-        return number, bounds[number], bounds[number + 1]
-
-    def round_begun(self, step: int) -> int:
-        """The number of the round, other than the first, that begins with this step; else 0."""
-        number, first, _ = self.round_of(step)
-        return number if step == first else 0
-
-    def synchronises(self, step: int) -> bool:
-        """Whether the teacher is set to the student before this step (Sec. 3.4)."""
-        regular = self.sync_every > 0 and step % self.sync_every == 0
-        return step > 0 and (regular or self.round_begun(step) > 0)
-
-    def lr(self, step: int) -> float:
-        """Each round has a schedule of its own: a teacher is best set to a student that has
-        settled."""
-        _, begin, end = self.round_of(step)
-        rise = (step - begin + 1) / max(1, self.warmup)
-        fall = (end - step) / (self.decay * (end - begin)) if self.decay else 1.0
-        return self.lr_peak * min(1.0, rise, fall)
-
-
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
     """The loop of every on-policy method: synchronise, sample, grade, backward, update.
 
     `questions` come in the order of their use; backward(samples) adds a gradient to the student's
     and returns the loss.
     """
-    phase = schedule.phase
-    optimizer = kit.low_bits.adamw(student, schedule.lr_peak, schedule.weight_decay, run.cfg)
+    phase, cfg = schedule.phase, run.cfg
+    lr, weight_decay, beta2 = schedule.lr_peak, schedule.weight_decay, schedule.beta2
+    optimizer = kit.low_bits.adamw(student, lr, weight_decay, cfg, beta2)
     for step in run.folder.steps(phase, schedule.steps, student, optimizer, teacher):
         if number := schedule.round_begun(step):
             measure(run, student, f"round {number}")
@@ -773,24 +803,27 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
             with run.folder.keeps_bad_batch(phase, step, samples):
                 stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
         if schedule.distils:
-            stats["kl"] = stats["loss"] * stats["length"]  # mean of a response, in nats
+            by_token = run.cfg.reduction == "mean"
+            stats["kl"] = stats["loss"] * (stats["length"] if by_token else 1)  # nats of a response
             stats["synchronised"] = schedule.synchronises(step)
         run.folder.log(phase, step, **stats)
 
 
 def distil(run: Run, student) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
-    cfg, teacher = run.cfg, frozen_copy(student)
+    run, teacher = in_phase(run, "distil"), frozen_copy(student)
+    cfg = run.cfg
     n = cfg.distil_epochs * len(run.questions["distil"])
     questions = shuffled(run.questions["distil"], n, cfg.seed, "distil")
     schedule = Schedule(
         "distil",
-        steps=math.ceil(n / cfg.distil_batch),
+        steps=kit.budget.distil_steps(replace(cfg, distil_questions=len(run.questions["distil"]))),
         batch=cfg.distil_batch,
         lr_peak=cfg.distil_lr,
         warmup=cfg.warmup_steps,
         decay=cfg.decay,
         weight_decay=cfg.distil_weight_decay,
+        beta2=cfg.distil_beta2,
         rounds=cfg.rounds,
         sync_every=cfg.sync_every,
     )
@@ -813,7 +846,7 @@ def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = T
     Seeds and questions are the same for every model, so that differences are paired. "scores" holds
     what each question got.
     """
-    run = replace(run, cfg=replace(run.cfg, flip_reward=False))
+    run = in_phase(replace(run, cfg=replace(run.cfg, flip_reward=False)), "eval")
     k, seed = run.cfg.eval_samples, derived_seed("evaluate", run.cfg.seed)
     contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in questions]
 
@@ -905,7 +938,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     base = folder.results["base"]
     print(
         f"\n{base['n']} {cfg.eval_split} questions, {cfg.eval_samples} samples each at T = "
-        f"{cfg.temperature}; 95 % intervals in brackets"
+        f"{cfg.eval_temperature or cfg.temperature}; 95 % intervals in brackets"
     )
     print(kit.tables.results_table(folder.results))
     print(f"\n{folder.path}/ holds " + ", ".join(sorted(p.name for p in folder.path.iterdir())))
@@ -952,9 +985,9 @@ def introduce(run: Run, model) -> None:
         f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; "
         f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
     )
-    if chosen := preset(cfg.model):
-        kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
-        print("defaults of the embedded model's family: " + " ".join(as_flags(kept)))
+    chosen = recipe_of({"recipe": cfg.recipe, "task": cfg.task})
+    kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
+    print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
     if folder.saved:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")

@@ -36,7 +36,15 @@ import threading
 import time
 
 # What is imported and not used is for callers: the bounds, the levels of isolation, the pieces.
-from grading.answers import SEARCHED, find_boxes, gold_answer, last_boxes, line_after_hashes, stated
+from grading.answers import (
+    SEARCHED,
+    after_thinking,
+    find_boxes,
+    gold_answer,
+    last_boxes,
+    line_after_hashes,
+    stated,
+)
 from grading.bounds import CODE_SECONDS, MATH_SECONDS, MAX_MEMORY, WAIT_SECONDS  # noqa: F401
 from grading.countdown import judge_countdown
 from grading.golds import read_gold  # noqa: F401
@@ -59,10 +67,12 @@ def final_answer(response):
     3. Without that: what follows the last "the answer is" (or "answer:", or such a heading), up to
        the end of the sentence.
 
-    A number that merely stands last is no answer.
+    A number that merely stands last is no answer, and neither is what stands before the last
+    </think>; where a <think> was not closed there is none.
     """
     if not isinstance(response, str):
         return None
+    response = after_thinking(response)
     boxes = find_boxes(response)
     if boxes is None:
         return None
@@ -159,11 +169,13 @@ class Grader:
 
 def _prepare_math(response, gold):
     """((reward, why), None) where a glance decides, else (None, item for a worker)."""
-    boxes = find_boxes(response)
-    answer = last_boxes(response, boxes) if boxes else final_answer(response)
     gold = gold_answer(gold)
     if gold is None:
         return (0.0, "bad row: no gold answer"), None
+    if isinstance(response, str):
+        response = after_thinking(response)
+    boxes = find_boxes(response)
+    answer = last_boxes(response, boxes, gold) if boxes else final_answer(response)
     if answer is None:
         return (0.0, "no final answer"), None
     right = same_at_a_glance(answer, gold)

@@ -6,11 +6,16 @@ Runs in the calling process: linear time, no parser. verify.final_answer puts th
 import re
 
 from grading.bounds import MAX_ANSWER
-from grading.maths.brackets import closing_brace
+from grading.maths.brackets import closing_brace, split
 
 # Only the end of a long response is searched: one that repeats \boxed a million times must not cost
 # a second.
 SEARCHED = 200_000  # characters
+
+THINK = re.compile(r"<(/?)\s*think(?:ing)?\s*>", re.IGNORECASE)
+
+# What separates the parts of an answer
+PART = re.compile(r"[,;]|\\text\s*\{\s*and\s*\}|(?<![A-Za-z\\])and(?![A-Za-z])")
 
 BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 
@@ -26,6 +31,14 @@ STATED = re.compile(
     r"|^[#*_ ]{0,9}(?:the )?(?:final )?answer[*_: ]{0,9}\n\s*",
     re.IGNORECASE | re.MULTILINE,
 )
+
+
+def after_thinking(response):
+    """What stands after the last </think>; nothing if a <think> was not closed."""
+    tags = list(THINK.finditer(response))
+    if not tags:
+        return response
+    return response[tags[-1].end() :] if tags[-1][1] else ""
 
 
 def find_boxes(response):
@@ -88,24 +101,55 @@ def stated(response):
     return line or None
 
 
-def last_boxes(response, boxes):
-    r"""The answer in boxes: the last one, or a list of the last ones if they stand side by side.
+# What may stand between boxes that are one answer: "\boxed{3} or \boxed{4}"
+BESIDE = re.compile(
+    r"(?:[\s,;&$.]|\\[,;!\[\]()\\ ]|\\quad|\bor\b|\band\b|\\text\s*\{\s*(?:or|and)\s*\})*"
+)
+# and what may not, where the gold answer has as many parts: the end of a sentence, second thoughts
+APART = re.compile(
+    r"[.!?]\s|\n\s*\n|[A-Z]?\w*n't\b|\b(?:no|not|nor|wait|but|or|wrong|actually|instead|rather|hence"
+    r"|so|thus|then|therefore|correct\w*|mistake|first|check\w*|guess\w*|try|tried|oops|sorry)\b",
+    re.IGNORECASE,
+)
+SPACES = re.compile(r"(?:[\s~?.,;]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\\text\s*\{\s*\}|\{\s*\})*")
 
-    As in "\boxed{3} or \boxed{4}".
+
+def last_boxes(response, boxes, gold=""):
+    r"""The answer in boxes: the last one, or the last ones, as a list, if they stand side by side.
+
+    As in "\boxed{3} or \boxed{4}". An empty box beside a full one leaves no answer. Where the gold
+    answer has as many parts as the last sentence with boxes has boxes, words may stand between them.
     """
-    contents = [boxes[-1][2]]
-    for (_, end, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
-        if not re.fullmatch(
-            r"(?:[\s,;&$.]|\\[,;!\[\]() ]|\\quad|\bor\b|\band\b|\\text\s*\{\s*(?:or|and)\s*\})*",
-            response[end:start],
-        ):
-            break
-        contents.insert(0, content)
-        if len(contents) > 50:
-            break
+    contents = _run(response, boxes, lambda between: BESIDE.fullmatch(between))
+    parts = len(split(gold, PART)) if gold else 1
+    if parts > len(contents) and len(split(contents[-1], PART)) == 1:
+        apart = _run(response, boxes, lambda between: not APART.search(between))
+        if len(apart) == parts:
+            contents = _with_names(response, boxes[-parts:]) if "=" in gold else apart
+    if any(SPACES.fullmatch(content) for content in contents):
+        return ""
     if all(content == contents[0] for content in contents):
         return contents[-1]
     return " , ".join(contents)
+
+
+def _with_names(response, boxes):
+    r"""The contents of boxes, with their names if each has one: $x = \boxed{1}$ is x = 1."""
+    name = r"([A-Za-z](?:_\w|_\{\w+\})?) ?= ?\$?$"
+    named = [re.search(name, response[max(0, start - 20) : start]) for start, _, _ in boxes]
+    if not all(named):
+        return [content for _, _, content in boxes]
+    return [f"{m[1]} = {content}" for m, (_, _, content) in zip(named, boxes, strict=True)]
+
+
+def _run(response, boxes, joined):
+    """The contents of the last boxes, as far back as `joined` says of what is between two."""
+    contents = [boxes[-1][2]]
+    for (_, end, content), (start, _, _) in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
+        if start - end > 200 or not joined(response[end:start]) or len(contents) > 50:
+            break
+        contents.insert(0, content)
+    return contents
 
 
 def gold_answer(gold):
@@ -115,7 +159,7 @@ def gold_answer(gold):
     """
     if isinstance(gold, bool) or not isinstance(gold, (str, int, float)):
         return None
-    gold = str(gold)
+    gold = after_thinking(str(gold))
     if "####" in gold:
         gold = gold.rpartition("####")[2]
     boxes = find_boxes(gold)

@@ -20,14 +20,15 @@ PROGRAM = re.compile(
     re.MULTILINE,
 )
 FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", re.DOTALL)
-WORD = re.compile(r"(?<![\\\w])[A-Za-z][a-z']+")
-SENTENCE_ENDS = re.compile(r"[a-z0-9)\]}$%][.!?]\s+(?=[A-Z\\$(])")
+WORD = re.compile(r"(?<![\\\w])[^\W\d_][^\W\d_']+")
+CHARACTERS = re.compile("[\u3040-\u9fff]")  # of scripts without blanks between words
+SENTENCE_ENDS = re.compile(r"[\w)\]}$%][.!?]\s+(?=[^\Wa-z\d_]|[\\$(])|[。！？](?=.)")
 # Words of a way to a result, which the name of a result does without
 REASONS = re.compile(
     r"\b(?:therefore|thus|hence|so|we|let|let's|gives?|gets?|substituting|solving|adding)\b",
     re.IGNORECASE,
 )
-STEPS = re.compile(r"\b(?:because|since|then|first|next|finally|has|have|is|are)\b", re.IGNORECASE)
+STEPS = re.compile(r"\b(?:because|since|then|first|next|finally)\b", re.IGNORECASE)
 FEW_WORDS, MANY_WORDS = 8, 25
 
 
@@ -83,7 +84,7 @@ def _is_program(text):
 def _is_worked(text):
     """Whether a text is the way to an answer, in sentences, rather than an answer in words."""
     plain = FORMULA.sub(" ", text)
-    words = len(WORD.findall(plain))
+    words = len(WORD.findall(plain)) + len(CHARACTERS.findall(plain)) // 2
     sentences = SENTENCE_ENDS.search(text) or "\n" in text.strip()
     steps = REASONS.search(plain) or sentences and STEPS.search(plain)
     few = words < FEW_WORDS // 2 if sentences else words < FEW_WORDS

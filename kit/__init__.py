@@ -3,8 +3,10 @@
     errors       UserError: what the user can mend, said in one line
     late         torch, imported when it is first used
     options      a dataclass as a command line
+    recipes      the paper's settings and the authors' code's, with their tables
     presets      which models are of the embedded model's family
     budget       questions and responses of a run, with and without --samples
+    schedules    learning rates, rounds and synchronisations
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
     rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
@@ -18,6 +20,7 @@
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, continuous batching, out of memory, the journal of rollouts
     tokens       the ids that a text has between other text
+    selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
     low_bits     bfloat16 weights that learn, and an optimiser for them

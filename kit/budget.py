@@ -1,6 +1,29 @@
-"""How many questions a run takes, and how many responses that makes."""
+"""Which options exclude each other, how many questions a run takes, and how many responses that
+makes."""
+
+import math
 
 from kit.errors import UserError
+
+
+def check_contradictions(cfg) -> None:
+    """Raise UserError, in one line, for options that exclude each other."""
+    srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
+    losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
+    excluded = [
+        (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
+        (cfg.phase1 and not losses, "phase 1 has no loss: --l-revision, or --no-phase1"),
+        (cfg.phase1 and not cfg.srt_questions, "phase 1 has no --srt-questions: or --no-phase1"),
+        (no_phase1 and cfg.l_answer, "--l-answer is a loss of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and not cfg.filtered, "--no-filtered is of phase 1: --no-phase1 excludes it"),
+        (no_phase1 and cfg.srt_share > 0, "--srt-share is phase 1's: --no-phase1 excludes it"),
+        (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
+        (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
+        (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
+    ]
+    for contradiction, line in excluded:
+        if contradiction:
+            raise UserError(line)
 
 
 def divide(cfg) -> tuple[int, int]:
@@ -34,3 +57,9 @@ def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, in
     first = srt_questions * cfg.first_answers if cfg.phase1 else 0
     in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
     return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
+
+
+def distil_steps(cfg) -> int:
+    """Optimiser steps of phase 2."""
+    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
+    return min(steps, cfg.distil_steps or steps)

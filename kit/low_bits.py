@@ -158,10 +158,10 @@ def step_slice(w, g, m, v, step: int, group: dict) -> None:
     w.mul_(1 - lr * decay).addcdiv_(m, scale, value=-lr / (1 - b1**step))
 
 
-def adamw(model, lr: float, weight_decay: float, cfg):
-    """AdamW with the paper's betas; SplitAdamW where weights or moments are bfloat16 or states are
-    kept off the GPU."""
-    options = dict(lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)  # the paper's Table 4
+def adamw(model, lr: float, weight_decay: float, cfg, beta2: float = 0.95):
+    """AdamW, whose first beta is 0.9 (Table 4); SplitAdamW where weights or moments are bfloat16
+    or states are kept off the GPU."""
+    options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     parameters = list(model.parameters())
     if parameters[0].dtype != torch.bfloat16 and cfg.moments == "float32" and not cfg.offload:
         return torch.optim.AdamW(parameters, fused=True, **options)

@@ -18,13 +18,13 @@ INSTRUCTIONS = (
 )
 
 
-def words_of(question: dict) -> list[str]:
-    """The words of a question, without its instruction."""
+def words_of(question: dict, instruction: str = "") -> list[str]:
+    """The words of a question, without its instruction, or the one that is given."""
     text = question["prompt"]
     if not isinstance(text, str):  # chat messages: the last is the question
         text = text[-1]["content"]
-    for instruction in INSTRUCTIONS:
-        text = text.removesuffix(instruction)
+    for one in (instruction, *INSTRUCTIONS):
+        text = text.removesuffix(one)
     return re.findall(r"\w+", text.lower().replace("_", " "))
 
 
@@ -34,17 +34,17 @@ def runs_of(words: list[str]) -> set[int]:
     return {hash(tuple(words[i : i + WORDS])) for i in starts}
 
 
-def overlap(training: list[dict], benchmark: list[dict]) -> dict:
+def overlap(training: list[dict], benchmark: list[dict], instruction: str = "") -> dict:
     """Ids of the benchmark's questions that are the same as one trained on, word by word; that
     share half of their runs of words or more; and that share any."""
     texts, runs = set(), set()
     for question in training:
-        words = words_of(question)
+        words = words_of(question, instruction)
         texts.add(tuple(words))
         runs |= runs_of(words)
     found = {"same": [], "half": [], "any": []}
     for number, question in enumerate(benchmark, 1):
-        name, words = question.get("id", str(number)), words_of(question)
+        name, words = question.get("id", str(number)), words_of(question, instruction)
         own = runs_of(words)
         shared = len(own & runs) / len(own) if own else 0.0
         if tuple(words) in texts:

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from kit.errors import UserError
+from kit.recipes import following, recipe
+
 ALIASES = {
     "tiny": str(Path(__file__).resolve().parent.parent / "tiny"),
     "Qwen/Qwen3-4B-Instruct": "Qwen/Qwen3-4B-Instruct-2507",  # the hub lacks the bare name
@@ -16,7 +19,15 @@ TINY = dict(
     max_tokens=160,
     rollout_batch=512,
     micro_tokens=2048,
+    distil_temperature=0.0,
+    eval_temperature=0.0,
+    distil_max_tokens=0,
+    eval_max_tokens=0,
+    srt_records=0,
+    phrase_if_wrong="",
+    trim=True,
     l_generation="none",
+    reduction="mean",
     srt_epochs=16,
     srt_batch=16,
     srt_lr=1e-3,
@@ -37,6 +48,15 @@ def is_tiny(model: str) -> bool:
         return False  # a hub id, a .gguf file; a damaged config is reported where it is loaded
 
 
-def preset(model: str) -> dict:
-    """A model's own defaults: TINY for the embedded one and for what was trained from it."""
-    return TINY if is_tiny(model) else {}
+def recipe_of(given: dict) -> dict:
+    """The defaults of the options that were not given: the recipe that was asked for, or that of
+    the model."""
+    name = given.get("recipe") or ("tiny" if is_tiny(given.get("model", "tiny")) else "paper")
+    task = "math" if given.get("data") and "task" not in given else given.get("task", "math")
+    if name == "tiny":
+        values = TINY
+    elif name in ("paper", "authors"):
+        values = recipe(name, task)
+    else:
+        raise UserError(f"--recipe must be one of paper, authors, tiny, not {name!r}")
+    return {**values, **following(given), "recipe": name}

@@ -64,6 +64,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     else:
         questions = sources[cfg.task]()
     questions = without_versions_of(questions, held_out=2 * cfg.eval_questions)
+    questions = as_asked(questions, cfg)
 
     if len(questions) < total:
         sizes = scaled_down(sizes, len(questions))
@@ -73,6 +74,28 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         sets[name] = questions[start : start + n]
         start += n
     return sets
+
+
+def as_asked(questions: list[dict], cfg) -> list[dict]:
+    """The questions with --system and --instruction."""
+    return [q | {"prompt": asked(q["prompt"], cfg)} for q in questions]
+
+
+def asked(prompt, cfg):
+    """A question with --system and --instruction, which are the same in every phase. Earlier turns
+    that came with it stay."""
+    if isinstance(prompt, str):
+        if cfg.instruction:
+            prompt = prompt.removesuffix(MATH_INSTRUCTION) + cfg.instruction
+        if not cfg.system:
+            return prompt
+        prompt = [{"role": "user", "content": prompt}]
+    elif cfg.instruction:
+        *earlier, last = prompt
+        prompt = [*earlier, last | {"content": last["content"] + cfg.instruction}]
+    if cfg.system and prompt[0]["role"] != "system":
+        prompt = [{"role": "system", "content": cfg.system}, *prompt]
+    return prompt
 
 
 def mixed(questions: list[dict]) -> list[dict]:
@@ -126,7 +149,7 @@ def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
 
 def whole_file(cfg) -> list[dict]:
     """Every question of --data, once, in the file's order. Raises UserError."""
-    return once_each(file_questions(cfg.data, cfg.task, template_of(cfg)))
+    return as_asked(once_each(file_questions(cfg.data, cfg.task, template_of(cfg))), cfg)
 
 
 def ids_of(sets: dict[str, list[dict]]) -> dict[str, list[str]]:

@@ -35,7 +35,8 @@ SHOWN = {"checkpoints", "bench", "lcb_from", "lcb_until", "training", "revise", 
 SHOWN |= {"temperature", "max_tokens", "eval_samples", "seed", "data", "unsafe_exec"}
 SHOWN |= {"device", "dtype", "rollout_batch", "chat_template"}
 # What a benchmark does not take over from the run of the first checkpoint
-OWN = ("task", "temperature", "max_tokens", "eval_samples", "eval_split", "rollout_batch", "seed")
+OWN = {"task", "temperature", "max_tokens", "top_p", "eval_samples", "eval_split", "rollout_batch"}
+OWN |= {"eval_temperature", "eval_max_tokens", "eval_top_p", "seed"}
 RUN_OF = {"math": "openr1", "code": "codeforces"}  # the task of a run: its own held-out questions
 
 
@@ -50,9 +51,6 @@ class BenchConfig(sdzero.Config):
     training: str = option("", "file of training questions to look for; empty: the run's own")
     revise: bool = option(False, "also one revision of every sample (the paper's Tables 9, 11, 12)")
     paper: Literal["auto", "qwen", "olmo", "none"] = option("auto", "whose rows of Table 1 to show")
-    temperature: float = option(0.7, "of samples", above=0)
-    max_tokens: int = option(32768, "longest response", least=1)
-    eval_samples: int = option(8, "samples a question", least=1)
     out: str = option("out/bench", "folder of the results; the same command goes on there")
 
 
@@ -73,11 +71,16 @@ def settings_of(cfg: BenchConfig, checkpoint: str, questions: list[dict], tokeni
         "chat template": kit.loading.digest(tokenizer.chat_template),
         "phrases": list(sdzero.control_phrases(cfg, model_type)),
         "samples": cfg.eval_samples,
-        "temperature": cfg.temperature,
-        "max_tokens": cfg.max_tokens,
+        **sampling_of(cfg),
         "seed": cfg.seed,
         "dtype": cfg.dtype,
     }
+
+
+def sampling_of(cfg: BenchConfig) -> dict:
+    """The sampling settings of an evaluation."""
+    names = ("temperature", "top_p", "max_tokens")
+    return {name: getattr(cfg, f"eval_{name}") or getattr(cfg, name) for name in names}
 
 
 class Bench:
@@ -100,6 +103,7 @@ class Bench:
                 return found
         journal = kit.journal.Journal(rollouts, settings)
         run, model = self.prepared(checkpoint, own, tokenizer, BENCHMARKS[name].task)
+        kit.loading.check_prompts(tokenizer, asked, checkpoint)
         found = measured(replace(run, folder=journal), model, asked, f"{checkpoint} {name}")
         found = {"settings": settings, "benchmark": name, "checkpoint": checkpoint, **found}
         kit.files.write_json(file, found)
@@ -123,6 +127,7 @@ class Bench:
 
 def measured(run, model, questions: list[dict], label: str) -> dict:
     """k samples a question, and with --revise one revision of each."""
+    run = sdzero.in_phase(run, "eval")
     cfg = run.cfg
     k, seed = cfg.eval_samples, kit.seeds.derived_seed("bench", cfg.seed)
     contexts = [sdzero.chat_ids(run.tokenizer, q["prompt"]) for q in questions]
@@ -252,7 +257,7 @@ def overlaps(cfg: BenchConfig, of_run: dict, questions: dict[str, list[dict]]) -
         return ["training questions in the benchmarks: not looked for, as none are known"]
     lines = [f"training questions ({source}: {len(training)}) in the benchmarks"]
     for name, asked in questions.items():
-        found = kit.overlap.overlap(training, asked)
+        found = kit.overlap.overlap(training, asked, cfg.instruction)
         lines.append(kit.overlap.in_words(BENCHMARKS[name].title, found))
     return lines
 
@@ -268,7 +273,9 @@ def config_of(given: dict) -> tuple[BenchConfig, dict]:
             raise UserError(f"{name} is a run folder: give its checkpoints, such as {name}/sdzero")
     of_run = options_of_their_run(names)
     taken = {name: value for name, value in of_run.items() if name not in OWN}
-    cfg = sdzero.make_config(BenchConfig, **{"model": names[0], **taken, **given})
+    # --revise of sdzero.py is another: which answers phase 1 revises
+    options = {"model": names[0], "revise": False, **taken, **given}
+    cfg = sdzero.make_config(BenchConfig, **options)
     return cfg, of_run
 
 
@@ -303,8 +310,7 @@ def main(words: list[str]) -> int:
     summary = {
         "benchmarks": list(questions),
         "k": cfg.eval_samples,
-        "temperature": cfg.temperature,
-        "max_tokens": cfg.max_tokens,
+        **sampling_of(cfg),
         "checkpoints": results,
         "against_first": tests,
         "overlap": lines,

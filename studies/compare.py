@@ -239,7 +239,8 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
 # The options that an evaluation of the base depends on, beside which questions are asked.
 BASE = ("model", "task", "data", "digits", "seed", "dtype", "device", "temperature", "max_tokens")
 BASE += ("rollout_batch", "eval_questions", "eval_samples", "eval_split", "chat_template")
-BASE += ("phrase_if_right", "phrase_if_wrong")
+BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "top_p")
+BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens")
 
 
 def base_from(siblings: list[Path], cfg: sdzero.Config) -> dict | None:

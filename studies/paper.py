@@ -190,7 +190,7 @@ def with_variants(entries: list[Entry]) -> list[Entry]:
     """The entries, and again those that Tables 8 and 10 tell apart, by the names there."""
     more = [e._replace(row=grpo_name(e)) for e in entries if e.row == "GRPO"]
     for e in entries:
-        if e.row == "SDFT" and e.options.get("demonstrations") == "answers":
+        if e.row == "SDFT" and e.options.get("shown") == "answer":
             more.append(e._replace(row="SDFT, final answers only"))
     return entries + more
 
@@ -209,9 +209,9 @@ def split_table(entries: list[Entry]) -> list:
 
 
 def share_of(options: dict) -> float:
-    """N1's part of the questions."""
-    n1, n2 = options["srt_questions"], options["distil_questions"]
-    return n1 / max(1, n1 + n2)
+    """Phase 1's part: records kept, or where all are, questions; of these and phase 2's."""
+    n1 = options.get("srt_records") or options["srt_questions"]
+    return n1 / max(1, n1 + options["distil_questions"])
 
 
 def tables_of(entries: list[Entry]) -> dict[str, list]:

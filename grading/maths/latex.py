@@ -7,53 +7,7 @@ many ways there are to write a fraction, a blank or a thousand.
 import re
 
 from grading.maths.brackets import closing_brace
-
-# Signs of Unicode, as LaTeX
-SIGNS = {
-    "−": "-",
-    "–": "-",
-    "﹣": "-",
-    "×": r"\times ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ",
-    "÷": r"\div ",
-    "π": r"\pi ",
-    "∞": r"\infty ",
-    "°": r"^\circ ",
-    "≤": r"\leq ",
-    "≥": r"\geq ",
-    "≠": r"\neq ",
-    "≈": r"\approx ",
-    "±": r"\pm ",
-    "∪": r"\cup ",
-    "∩": r"\cap ",
-    "∈": r"\in ",
-    "∅": r"\emptyset ",
-    "ℝ": r"\mathbb{R}",
-    "√": r"\sqrt ",
-    "²": "^2",
-    "³": "^3",
-    "½": r"\frac{1}{2}",
-    "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}",
-    "⅓": r"\frac{1}{3}",
-    "⅔": r"\frac{2}{3}",
-    "θ": r"\theta ",
-    "\u00a0": " ",
-    "\u2009": " ",
-    "\u202f": " ",
-    "…": "...",
-    "€": r"\text{euro }",
-    "£": r"\text{pound }",
-    "∨": r"\lor ",
-    "∧": r"\land ",
-    "’": "'",
-    "“": '"',
-    "”": '"',
-    "⁰": "^0",
-    "⁄": "/",
-}
-SIGNS = str.maketrans(SIGNS)
+from grading.maths.characters import as_latex
 
 SPACE = r"(?:\\[ ,;:!>]|\\(?:quad|qquad|thinspace|enspace|hspace\{[^{}]*\})(?![A-Za-z])|~|\s)"
 
@@ -97,6 +51,16 @@ RENAMED = {
     "mid": "|",
     "ast": "*",
     "isin": "in",
+    "lg": "log",
+    "tg": "tan",
+    "ctg": "cot",
+    "cotg": "cot",
+    "arctg": "arctan",
+    "arcctg": "arccot",
+    "cosec": "csc",
+    "sh": "sinh",
+    "ch": "cosh",
+    "th": "tanh",
 }
 
 # Commands that say nothing about the value
@@ -111,6 +75,12 @@ TEXTS = (
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textup|textsc"
     r"|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|mbox|hbox|operatorname"
     r"|bm|boldsymbol|underline|emph|ensuremath|color\{[a-z]+\}|textcolor\{[a-z]+\})\*?\s*(?=\{)"
+)
+
+# Functions that are written as text
+FUNCTIONS = (
+    r"\\text ?\{ ?((?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)|sinh|cosh|tanh|log|ln|lg|gcd|lcm|max|min)"
+    r" ?\}(?= ?[\w\\({^])"
 )
 
 MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -133,7 +103,7 @@ def clean(text):
 
 def _without_frame(text):
     """Without what may stand around an answer: blanks, **bold**, $...$, braces."""
-    text = text.translate(SIGNS).strip()
+    text = as_latex(text).strip()
     text = re.sub(
         r"^(?:\\q?quad(?![A-Za-z])|\\[,;:! ]|\s|~)+|(?:\\q?quad|\\\\|\\[,;:! ]?|\s|~)+$", "", text
     )
@@ -175,10 +145,13 @@ def _one_name_for_each_command(text):
     )
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
+    text = re.sub(FUNCTIONS, lambda m: _command(m) + " ", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
     text = re.sub(r"\\text ?\{ ?([ei]) ?\}", r"\1", text)
     text = re.sub(r"\\mathbb ([A-Z])", r"\\mathbb{\1}", text)
-    return text
+    # \not= is \neq, \not\in is \notin, \not< is \n<: a stroke is never lost
+    text = re.sub(r"\\not ?(?:\{ ?(=|<|>|\\[a-z]+) ?\}|(=|<|>|\\[a-z]+))", _negated, text)
+    return re.sub(r"(?<![\^_}])\{([-+:;=<>/*])\}", r"\1", text)  # 12{:}00
 
 
 def _command(match):
@@ -189,6 +162,12 @@ def _command(match):
     renamed = RENAMED.get(name, name)
     is_sign = name in RENAMED and len(renamed) == 1 and name not in ("lbrace", "rbrace")
     return renamed if is_sign else "\\" + renamed
+
+
+def _negated(match):
+    """What the negation of a relation is called from here on."""
+    name = (match[1] or match[2]).lstrip("\\")
+    return {"=": r"\neq ", "in": r"\notin "}.get(name, rf"\n{name} ")
 
 
 def _without_phrases(text):
@@ -255,7 +234,12 @@ def _short_forms(text):
         r"\\text{ degree}",
         text,
     )
+    # \log_23 is the logarithm of 3: a subscript is one digit long where an argument must follow.
+    text = re.sub(
+        r"(\\log ?_ ?)(10(?=\d)|[2-9])(\d+)(?= ?(?:$|[-+=,)}\]<>/]))", r"\1{\2}\3", text
+    )
     text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
+    text = _combinations(text)
     text = re.sub(r"(\\text\{ degree\}) ?([CFK])(?![A-Za-z])", r"\1\\text{\2}", text)
     text = re.sub(r"\\text ?\{(\\text\{dollar \}[^{}]*)\}", r"\1", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
@@ -273,6 +257,25 @@ def _short_forms(text):
         text,
     )
     return re.sub(r"\\text\{ ?[Ii]nfinity ?\}", r"\\infty ", text)
+
+
+INDEX = r" ?(\d+|[A-Za-z](?![A-Za-z])|\{[^{}]*\})"
+COMBINATION = re.compile(
+    rf"(?<![A-Za-z\\}}])(?:\\text ?\{{ ?C ?\}}|C) ?(?:_{INDEX} ?\^{INDEX}|\^{INDEX} ?_{INDEX})"
+    rf"|(?<![\w)}}\]\\])(?:\{{\}})? ?[_^]{INDEX} ?(?:\\text ?\{{ ?C ?\}}|C) ?_{INDEX}"
+)
+
+
+def _combinations(text):
+    r"""C_5^2, C^2_5 and {}^5C_2 are \binom{5}{2}; C_1^2 is the square of a constant."""
+
+    def binomial(match):
+        groups = [(match[1], match[2]), (match[4], match[3]), (match[5], match[6])]
+        n, k = next([x.strip("{} ") for x in pair] for pair in groups if pair[0])
+        is_count = int(n) >= int(k) if n.isdigit() and k.isdigit() else re.search("[nm]", n)
+        return rf"\binom{{{n}}}{{{k}}}" if is_count else match[0]
+
+    return COMBINATION.sub(binomial, text) if "C" in text else text
 
 
 def _signs(text):

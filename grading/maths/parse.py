@@ -11,6 +11,8 @@ The first element of a node says its kind:
     ("ratio", texts)                1:2
     ("reals", pieces, variable)     intervals and inequalities, see reals.py
     ("named", name, node)           x = 5
+    ("assigned", names, nodes, is a point)   x = 1, y = 2; (x, y) = (1, 2) is a point
+    ("congruent", name, texts, modulus)      x \\equiv 1, 3 \\pmod 8
     ("equation", texts)             y = 2x + 1
     ("order", texts, operators)     x < y
     ("relation", text)              any other relation
@@ -21,10 +23,13 @@ The first element of a node says its kind:
 
 import re
 
-from grading.maths.brackets import closing_brace, encloses, split, top_level
+from grading.maths.brackets import closing_brace, encloses, split
 from grading.maths.latex import clean
-from grading.maths.reals import REALS, as_reals, intersection, punctured
-from grading.maths.relations import RELATION, relation
+from grading.maths.literals import exact
+from grading.maths.reals import REALS, as_reals, complement, intersection, punctured
+from grading.maths.relations import congruence, excluded, relation
+from grading.maths.symbols import latex_of_product
+from grading.maths.units import added_up
 from grading.maths.words import as_choice
 
 # What separates the parts of an answer
@@ -33,7 +38,13 @@ OR = re.compile(WORD % ("or", "or") + r"|\\lor(?![A-Za-z])")
 AND = re.compile(WORD % ("and", "and") + r"|\\land(?![A-Za-z])|&")
 COMMA = re.compile(r"[,;]|\\newline")
 CUP = re.compile(r"\\cup(?![A-Za-z])|(?<= )U(?= )")
-MINUS_SET = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])")
+MINUS_SET = re.compile(
+    r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?= ?\\\{)"
+)
+ANY = re.compile(rf"{OR.pattern}|{AND.pattern}|{COMMA.pattern}")
+ALL_BUT = re.compile(
+    r"(?:\\text ?\{ ?)?all real(?: number)?s?,? except(?: for)? ?\}?(.*?)\}?", re.IGNORECASE
+)
 COLON = re.compile(r":|" + WORD % ("to", "to"))
 
 
@@ -56,9 +67,14 @@ def parse_answer(text, agree):
         text,
     ):
         return ("set", [])
+    all_but = ALL_BUT.fullmatch(text) if "except" in text else None
+    if all_but:
+        return punctured(split(all_but[1], ANY), None)
     whole = re.fullmatch(r"\\text\{(.*)\}", text, re.DOTALL)
     if whole and closing_brace(text, 5) == len(text) - 1:
         inner = whole[1].strip()
+        if measure := added_up(inner):
+            return ("value", measure)
         if (
             re.fullmatch(r"[A-Z](?: ?[,;] ?[A-Z])+", inner)
             or re.search(r"[\d=<>\\]", inner)
@@ -72,8 +88,9 @@ def parse_answer(text, agree):
         return parse(text[1:-1])
     if as_choice(text) and not re.fullmatch(r"[A-Z]", text):
         return ("value", text)
-
-    node = _french_interval(text)
+    if measure := added_up(text):
+        return ("value", measure)
+    node = _french_interval(text) or congruence(text, parse) or excluded(text, ANY, parse)
     if node is not None:
         return node
 
@@ -82,10 +99,7 @@ def parse_answer(text, agree):
         nodes = [parse(part) for part in parts]
         if all(node[0] == "reals" for node in nodes):
             return ("reals", sum((node[1] for node in nodes), []), nodes[0][2])
-        # x = 1, y = 2 or x = 2, y = 1
-        if all(node[0] == "list" and _all_named(node[1]) for node in nodes):
-            nodes = [("tuple", [inner[2] for inner in node[1]]) for node in nodes]
-        node = _list(nodes)
+        node = _list(nodes, either=True)
         return ("set", node[1]) if node[0] == "list" else node  # "2 or 5" is not the point (2,5)
     parts = split(text, CUP)
     if len(parts) > 1:
@@ -103,9 +117,9 @@ def parse_answer(text, agree):
         return both or _list(nodes)
     groups = split(text, re.compile(";"))
     if len(groups) > 1:  # p = 5, q = 2; p = 7, q = 2 are two points
-        points = [[parse(part) for part in split(group, COMMA)] for group in groups]
-        if all(len(point) == len(points[0]) > 1 and _all_named(point) for point in points):
-            return _list([("tuple", [node[2] for node in point]) for point in points])
+        points = [_list([parse(part) for part in split(group, COMMA)]) for group in groups]
+        if all(point[0] == "assigned" for point in points):
+            return ("list", points)
     parts = split(text, COMMA)
     while len(parts) > 1 and parts[-1] == "":
         parts.pop()
@@ -116,11 +130,11 @@ def parse_answer(text, agree):
         ]
         return _list([parse(part) if part else ("none",) for part in parts])
 
-    operators = top_level(text, RELATION)
-    if operators:
-        return relation(text, split(text, RELATION), operators, parse, agree)
+    node = relation(text, parse, agree)
+    if node is not None:
+        return node
 
-    for construct in (_environment, _bracketed):
+    for construct in (_environment, _bracketed, _scaled):
         node = construct(text, parse)
         if node is not None:
             return node
@@ -158,25 +172,40 @@ def _french_interval(text):
 
 
 def _difference_of_sets(text, left, right):
-    """All reals without some points, or without an interval."""
+    """All reals, or an interval, without some points or an interval."""
     if left == ("reals", REALS, None) and right[0] == "set":
         return punctured([node[1] for node in right[1]], None)
-    right = as_reals(right)
-    if left == ("reals", REALS, None) and right and len(right[1]) == 1:
-        low, low_open, high, high_open = right[1][0]
-        return (
-            "reals",
-            [
-                piece
-                for piece in (
-                    ("-\\infty", True, low, not low_open),
-                    (high, not high_open, "\\infty", True),
-                )
-                if piece[0] != piece[2]
-            ],
-            None,
-        )
-    return ("value", text)
+    left, right = as_reals(left), as_reals(right)
+    rest = complement(right[1]) if right else None
+    if left is None or rest is None:
+        return ("value", text)
+    return intersection([left, ("reals", rest, left[2])]) or ("set", [])
+
+
+# A number before a matrix or a tuple
+SCALED = re.compile(r"([^(\[{]*?(?:\{[^()]*\}|\([^()]*\))?) ?(?:\\cdot|\\times|\*)? ?([(\[]? ?\\begin.*|\(.*,.*\))")
+
+
+def _scaled(text, parse):
+    """A number times a matrix or a tuple, as a matrix or a tuple; None for any other text."""
+    match = SCALED.fullmatch(text) if "\\begin" in text or text.endswith(")") else None
+    factor = match[1].strip() if match else ""
+    if not factor or not (exact(factor) or factor == "-" or "\\begin" in text):
+        return None
+    factor = "-1" if factor == "-" else factor
+    node = parse(match[2])
+
+    def times(inner):
+        if inner[0] != "value":
+            raise ValueError("a list within a matrix")
+        return ("value", latex_of_product(factor, inner[1]))
+
+    try:
+        if node[0] == "matrix":
+            return ("matrix", [[times(cell) for cell in row] for row in node[1]])
+        return ("tuple", [times(part) for part in node[1]]) if node[0] == "tuple" else None
+    except ValueError:
+        return None
 
 
 def _environment(text, parse):
@@ -225,8 +254,10 @@ def _bracketed(text, parse):
                 r"([A-Za-z]) ?(?:\\in ?\\mathbb\{R\} ?)?[|:](.*)", inside, re.DOTALL
             )
             if such_that:
-                return parse(such_that[2])
+                return joined(parse(such_that[2]))
             nodes = [parse(part) for part in parts]
+            if _list(nodes)[0] == "assigned":
+                return _list(nodes)
             return (
                 "set",
                 [inner for node in nodes for inner in (node[1] if node[0] == "list" else [node])],
@@ -238,14 +269,10 @@ def _bracketed(text, parse):
         if len(parts) == 2 and opening != "\\langle" and (opening, closing) != ("(", ")"):
             return ("reals", [(parts[0], opening != "[", parts[1], closing != "]")], None)
         if (opening, closing) in (("(", ")"), ("[", "]"), ("\\langle", "\\rangle")) and all(parts):
-            return ("tuple", [parse(part) for part in parts])
+            nodes = [parse(part) for part in parts]
+            return _list(nodes) if _list(nodes)[0] == "assigned" else ("tuple", nodes)
         return ("none",)
     return None
-
-
-def _all_named(nodes):
-    """Whether every node is a name and its value."""
-    return all(node[0] == "named" for node in nodes)
 
 
 def _elements(inside):
@@ -253,17 +280,35 @@ def _elements(inside):
     return split(inside, COMMA) if inside else []
 
 
-def _list(nodes):
+def joined(node):
+    """A list of sets of reals as one set: "x > 1, x < 2" means both, "x < 1, x > 2" either."""
+    if node[0] != "list" or any(part[0] != "reals" or part[2] != node[1][0][2] for part in node[1]):
+        return node
+    whole = ("reals", [piece for part in node[1] for piece in part[1]], node[1][0][2])
+    return intersection(node[1]) or whole
+
+
+def _list(nodes, either=False):
     """Several answers.
 
-    In "x = 3, 4" and "x_1 = 3, x_2 = 4" the names say nothing; in "x = 3, y = 4" they do.
+    In "x = 3, 4" and "x = 3 or x = 4" the name says nothing; in "x = 3, y = 4" names do.
     """
     flat = []
     for node in nodes:
         flat.extend(node[1] if node[0] == "list" else [node])
+    if flat[0][0] == "assigned":  # (x, y) = (1, 2), (3, 4)
+        names = flat[0][1]
+        flat = [
+            ("assigned", names, node[1], True)
+            if node[0] == "tuple" and len(node[1]) == len(names)
+            else node
+            for node in flat
+        ]
     names = [node[1] for node in flat if node[0] == "named"]
+    if not either and len(flat) == len(set(names)) > 1:
+        return ("assigned", names, [node[2] for node in flat], False)
     if names and flat[0][0] == "named":
-        stems = {re.sub(r"_\{?\d+\}?$", "", name) for name in names}
+        stems = {re.sub(r"_\d+$", "", name) for name in names}
         if len(stems) == 1 and all(node[0] in ("named", "value") for node in flat):
             flat = [node[2] if node[0] == "named" else node for node in flat]
     return ("list", flat) if len(flat) > 1 else flat[0]

@@ -1,68 +1,90 @@
 """Answers with a sign of relation in them: x = 5, 1 < x < 2, |x| >= 3, m + n = 5, x \\neq 0.
 
 Called by parse.py, which hands in itself for the sides, and the comparison of two values for chains
-such as x = 1/2 = 0.5.
+such as x = 1/2 = 0.5: every link of a chain must hold.
 """
 
 import re
 from fractions import Fraction
 
+from grading.maths.brackets import split, top_level
 from grading.maths.literals import exact
+from grading.maths.names import is_name, is_quantity, plain, tuple_of_names
 from grading.maths.reals import as_reals, punctured
 from grading.maths.symbols import symbolic
 from grading.maths.unfinished import HUGE, bare
 from grading.maths.units import split_unit
 
+# Negated relations too (\nless, \notin, whatever \not was put before): none of them may be lost.
 RELATION = re.compile(
-    r"=|<|>|\\leq(?![A-Za-z])|\\geq(?![A-Za-z])|\\neq(?![A-Za-z])"
-    r"|\\approx(?![A-Za-z])|\\equiv(?![A-Za-z])|\\sim(?![A-Za-z])|\\in(?![A-Za-z])"
-    r"|\\notin(?![A-Za-z])|\\subset(?:eq)?(?![A-Za-z])"
+    r"=|<|>|\\n?(?:leq|geq|eq|less|gtr|approx|equiv|sim|simeq|cong|propto|subset|supset|prec|succ|mid"
+    r"|parallel|perp|lesssim|gtrsim|doteq|triangleq|coloneqq|ll|gg|le|ge|gt|lt)(?:eq|eqq|slant)?"
+    r"(?![A-Za-z])|\\(?:in|ni|notin|not|n[<>])(?![A-Za-z])|\\n[<>]"
 )
-
-# What can stand for an unknown: x, x_1, f(x), \angle ABC, |AB|, P(A), \text{area} ...
-NAME = re.compile(
-    r"(?:\\text\{[^{}]*\}"
-    r"|\\?[A-Za-z]+(?:_(?:\w|\{[^{}]*\}))?'*(?:\([A-Za-z0-9, +]*\))?"
-    r"|\|[A-Z]{2}\|"
-    r"|\\(?:angle|overline|triangle|widehat|hat|vec) ?\{?[A-Za-z]+\}?"
-    r"|m ?\\angle ?[A-Z]+"
-    r"|[A-Za-z]_\{[^{}]*\}"
-    r"|\[[A-Z]{3,}\]"
-    r"|P\([^()]*\)"
-    r"|\\?[A-Za-z]+ ?\([A-Za-z0-9, +\\]*\)"
-    r")(?:\^\{?-1\}?)?"
-)
-
-# ... and what looks like it, but is no name
-OPERATOR_NAMES = re.compile(
-    r"\\(?:sin|cos|tan|cot|sec|csc|log|ln|exp|frac|sqrt|pi|infty|binom|sum|int|prod|lim)"
-    r"(?![A-Za-z])"
+ORDER = ("<", ">", "\\leq", "\\geq")
+MODULUS = re.compile(
+    r"(?:(.*?)(?:\\equiv|=))?((?:(?!\\equiv|=).)*?)[ ,(]*(?:\\[pb]?mod|\\pod|mod(?:ulo)?)(?![a-z]) ?"
+    r"[{(]? ?([^{}()=,]+?) ?[)}]*"
 )
 
 
-def relation(text, sides, operators, parse, agree):
-    """An equation, an inequality, a membership."""
-    sides = [side.strip() for side in sides]
-    if operators == ["\\in"] and NAME.fullmatch(sides[0]):
-        node = parse(sides[1])
-        node = as_reals(node) if node[0] == "tuple" else node
-        if node is None:
-            return ("none",)
-        return ("reals", node[1], sides[0]) if node[0] == "reals" else node
+def relation(text, parse, agree):
+    """An equation, an inequality, a membership; None if there is no sign of relation."""
+    operators = top_level(text, RELATION)
+    if not operators:
+        return None
+    sides = split(text, RELATION)
+    if operators == ["\\in"]:
+        names = tuple_of_names(sides[0])
+        if names:
+            return _points(names, parse(sides[1]))
+        if is_name(sides[0]):
+            node = parse(sides[1])
+            node = as_reals(node) if node[0] == "tuple" else node
+            if node is None:
+                return ("none",)
+            return ("reals", node[1], sides[0]) if node[0] == "reals" else node
     if set(operators) == {"="}:
         return _equation(sides, parse, agree)
-    if operators in (["\\approx"], ["=", "\\approx"]) and re.fullmatch(
-        r"-?\d*\.\d+", split_unit(sides[-1])[0]
-    ):
-        return _approximation(sides, parse)
-    order = [operator for operator in operators if operator in ("<", ">", "\\leq", "\\geq")]
-    if len(order) == len(operators) and all(sides):
+    if set(operators) <= {"=", "\\approx"}:
+        return _approximation(sides, operators, parse, agree)
+    if set(operators) <= {"=", *ORDER} and all(sides):
         node = _inequality(sides, operators)
         if node is not None:
             return node
-    if operators == ["\\neq"] and all(sides) and NAME.fullmatch(sides[0]):
-        return punctured([sides[1]], _name(sides[0]))
     return ("relation", re.sub(r" ", "", text))
+
+
+def excluded(text, separator, parse):
+    """x \\neq 0, 1 as all reals but 0 and 1; None for any other text."""
+    if "\\neq" not in text or top_level(text, RELATION) != ["\\neq"]:
+        return None
+    name, points = split(text, RELATION)
+    if not is_name(name) or not points:
+        return None
+    nodes = [parse(point) for point in split(points, separator)]
+    nodes = [inner for node in nodes for inner in (node[1] if node[0] == "list" else [node])]
+    if any(node[0] != "value" for node in nodes):
+        return None
+    return punctured([node[1] for node in nodes], plain(name))
+
+
+def congruence(text, parse):
+    """x \\equiv 3 \\pmod 7 as ("congruent", name, residues, modulus), or None."""
+    if "mod" not in text:
+        return None
+    text = re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text).replace("  ", " ").strip()
+    match = MODULUS.fullmatch(text)
+    if match is None or not match[2].strip():
+        return None
+    node = parse(match[2].strip())
+    residues = node[1] if node[0] in ("list", "set") else [node]
+    if any(residue[0] != "value" for residue in residues):
+        return None
+    name, texts = plain(match[1] or ""), [residue[1] for residue in residues]
+    if len(texts) == 1 and exact(name) and is_name(texts[0]):  # 3 \\equiv x
+        name, texts = plain(texts[0]), [name]
+    return ("congruent", name, texts, match[3])
 
 
 def _equation(sides, parse, agree):
@@ -73,81 +95,86 @@ def _equation(sides, parse, agree):
         return ("none",)
     if len(sides) == 1:
         return parse(sides[0])
-    first_is_name = NAME.fullmatch(sides[0]) and not OPERATOR_NAMES.match(sides[0])
-    if (
-        not first_is_name
-        and len(sides) == 2
-        and NAME.fullmatch(sides[1])
-        and not OPERATOR_NAMES.match(sides[1])
-        and not re.search("[a-zA-Z]", bare(sides[0]))
-    ):
-        sides = sides[::-1]
-        first_is_name = True
-    if first_is_name:
-        # x = 1/2 = 0.5 is one value if its sides agree; x = y = 3 has no digits in the middle
+    names = tuple_of_names(sides[0]) if len(sides) == 2 else None
+    if names:
+        return _points(names, parse(sides[1]))
+    if not is_name(sides[0]) and is_name(sides[-1]) and not re.search("[a-zA-Z]", bare(sides[0])):
+        sides = [sides[-1], *sides[:-1]]
+    if is_name(sides[0]):
+        # x = 1/2 = 0.5 is one value if its sides agree; x = y = 3 is two names for it
         for side in sides[1:-1]:
-            if re.search(r"\d", side) and not agree(side, sides[-1]):
+            if not is_name(side) and not agree(side, sides[-1]):
                 return ("none",)
-        return ("named", _name(sides[0]), parse(sides[-1]))
+        first = next((side for side in sides[1:-1] if not is_name(side)), None)
+        node = parse(sides[-1])
+        return ("named", plain(sides[0]), ("either", parse(first), node) if first else node)
     number = split_unit(sides[-1])[0]
     if not re.search(r"[A-Za-z]", bare("".join(sides[:-1]) + number)):
-        same = sides[0].replace(" ", "") != sides[-1].replace(" ", "") and all(
-            agree(side, number) for side in sides[:-1]
-        )
-        return parse(sides[-1]) if same else ("none",)
-    if (
-        len(sides) == 2
-        and not re.search(r"\d", re.sub(r"_(?:\d|\{[^{}]*\})", "", sides[0]))
-        and not re.search(r"[A-Za-z]", bare(sides[1]))
+        is_said_twice = sides[0].replace(" ", "") == sides[-1].replace(" ", "")
+        if is_said_twice or not all(agree(x, number) or agree(x, sides[-1]) for x in sides[:-1]):
+            return ("none",)
+        return ("either", parse(sides[0]), parse(sides[-1]))
+    if len(sides) == 2 and is_quantity(sides[0]) and not re.search(r"[A-Za-z]", bare(sides[1])):
+        return ("named", plain(sides[0]), parse(sides[1]))  # m + n = 5
+    letters = [set(re.findall(r"[A-Za-z]", bare(side))) for side in sides]
+    if all(found == letters[0] for found in letters) and all(
+        agree(side, sides[-1]) for side in sides[:-1]
     ):
-        return ("named", _name(sides[0]), parse(sides[1]))  # m + n = 5
+        return ("either", parse(sides[0]), parse(sides[-1]))  # (x + 1)^2 = x^2 + 2x + 1
     return ("equation", sides) if len(sides) == 2 else ("none",)
 
 
-def _approximation(sides, parse):
-    r"""\frac{1}{3} \approx 0.333, where the decimal is what the value rounds to."""
-    value, decimal = sides[-2:]
-    is_name = NAME.fullmatch(value) and not OPERATOR_NAMES.match(value)
-    if len(sides) == 2 and (not value or is_name):  # x = 2.37, or so
-        return parse(decimal)
-    if (len(sides) == 2 or NAME.fullmatch(sides[0])) and _rounds_to(value, split_unit(decimal)[0]):
-        return ("either", parse(value), parse(decimal))
+def _points(names, node):
+    """(x, y) = (1, 2), or several points."""
+    if node[0] == "tuple" and len(node[1]) == len(names):
+        return ("assigned", names, node[1], True)
+    if node[0] in ("list", "set"):
+        points = [_points(names, inner) for inner in node[1]]
+        return ("none",) if ("none",) in points else (node[0], points)
     return ("none",)
 
 
+def _approximation(sides, operators, parse, agree):
+    r"""\frac{1}{3} \approx 0.333, where the decimal is what the value rounds to.
+
+    Decimals stand last in a chain: x = \frac{1}{3} \approx 0.333.
+    """
+    at = operators.index("\\approx") + 1
+    exact_sides, decimals = sides[:at], sides[at:]
+    numbers = [split_unit(side)[0] for side in decimals]
+    is_decimal = all(re.fullmatch(r"-?\d*\.?\d+", number) for number in numbers)
+    if "=" in operators[at:] or not is_decimal:
+        return ("none",)
+    value = exact_sides[-1]
+    if len(sides) == 2 and (not value or is_name(value)):  # x = 2.37, or so
+        return parse(decimals[0]) if "." in numbers[0] else ("none",)
+    node = _equation(exact_sides, parse, agree) if at > 1 else parse(value)
+    if node == ("none",) or not all(_rounds_to(value, number) for number in numbers):
+        return ("none",)
+    if node[0] == "named":
+        return ("named", node[1], ("either", node[2], parse(decimals[-1])))
+    return ("either", node, parse(decimals[-1]))
+
+
 def _inequality(sides, operators):
-    """x > 1, 1 < x < 2, x < y; None for a chain that points both ways."""
+    """x > 1, 1 < x < 2, x < y; a chain is turned so that its first sign is <."""
     absolute = _absolute(sides, operators)
     if absolute:
         return absolute
-    flipped = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
-    if operators[0] in (">", "\\geq"):
+    flipped = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq", "=": "="}
+    if next(operator for operator in operators if operator != "=") in (">", "\\geq"):
         sides, operators = sides[::-1], [flipped[operator] for operator in operators[::-1]]
-    if all(operator in ("<", "\\leq") for operator in operators):
-        variable = [
-            bool(NAME.fullmatch(side)) and not OPERATOR_NAMES.match(side) and "\\text" not in side
-            for side in sides
-        ]
-        if len(sides) == 2 and variable[0] and not variable[1]:
-            return (
-                "reals",
-                [("-\\infty", True, sides[1], operators[0] == "<")],
-                _name(sides[0]),
-            )
-        if len(sides) == 2 and variable[1] and not variable[0]:
-            return (
-                "reals",
-                [(sides[0], operators[0] == "<", "\\infty", True)],
-                _name(sides[1]),
-            )
-        if len(sides) == 3 and variable[1] and not variable[0] and not variable[2]:
-            return (
-                "reals",
-                [(sides[0], operators[0] == "<", sides[2], operators[1] == "<")],
-                _name(sides[1]),
-            )
+    if not all(operator in ("<", "\\leq") for operator in operators):
         return ("order", sides, operators)
-    return None
+    variable = [is_name(side) and "\\text" not in side for side in sides]
+    if variable == [True, False]:
+        return ("reals", [("-\\infty", True, sides[1], operators[0] == "<")], plain(sides[0]))
+    if variable == [False, True]:
+        return ("reals", [(sides[0], operators[0] == "<", "\\infty", True)], plain(sides[1]))
+    if variable == [False, True, False]:
+        piece = (sides[0], operators[0] == "<", sides[2], operators[1] == "<")
+        return ("reals", [piece], plain(sides[1]))
+    return ("order", sides, operators)
 
 
 def _absolute(sides, operators):
@@ -199,12 +226,10 @@ def _rounds_to(value, decimal):
     number = None if HUGE.search(value) else symbolic(split_unit(value)[0])
     if number is None or not hasattr(number, "evalf") or number.free_symbols:
         return False
-    gap = abs(number.evalf(30) - symbolic(decimal).evalf(30))
-    return bool(gap.is_Float or gap.is_zero) and bool(
-        gap * 10 ** len(decimal.partition(".")[2]) <= 1
-    )
-
-
-def _name(text):
-    """A name as it is compared: without blanks, braces and the angle sign."""
-    return re.sub(r"[\s{}]|\\text", "", text).replace("\\angle", "")
+    places = len(decimal.partition(".")[2])
+    number, rounded = number.evalf(30), symbolic(decimal).evalf(30)
+    gap = abs(number - rounded) * 10**places
+    if not gap.is_Float and not gap.is_zero or not places and number.is_Integer:
+        return False
+    # rounded, or cut off
+    return bool(gap <= 0.5 or gap < 1 and places and abs(rounded) < abs(number))

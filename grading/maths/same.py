@@ -11,8 +11,10 @@ from grading.bounds import MAX_ANSWER, MAX_DEPTH
 from grading.maths.brackets import nesting
 from grading.maths.latex import clean
 from grading.maths.literals import exact
-from grading.maths.parse import parse_answer
-from grading.maths.reals import as_reals, intersection
+from grading.maths.names import names_agree, usual_order
+from grading.maths.parameters import one_parameter
+from grading.maths.parse import joined, parse_answer
+from grading.maths.reals import as_reals, merged
 from grading.maths.symbols import difference, proportional
 from grading.maths.values import same_value
 
@@ -37,7 +39,8 @@ def same_answer(answer, gold):
         or "\x00" in answer
     ):
         return False
-    return same(_parsed(answer), _parsed(gold))
+    answer, gold = one_parameter(answer, gold)
+    return bool(answer) and same(_parsed(answer), _parsed(gold))
 
 
 def _agree(a, g):
@@ -54,6 +57,7 @@ def same(a, g):
 
     g is the gold one: where they differ in kind, it says what is asked for.
     """
+    a, g = joined(a), joined(g)
     if "none" in (a[0], g[0]):
         return False
     if a[0] == "either":
@@ -63,9 +67,13 @@ def same(a, g):
     if a[0] == "value" == g[0]:
         return same_value(a[1], g[1], same_answer)
 
+    if "assigned" in (a[0], g[0]):
+        return _same_assigned(a, g)
+    if "congruent" in (a[0], g[0]):
+        return a[0] == g[0] and _same_residues(a, g)
     # Names: "x = 5" answers 5, and 5 answers "x = 5"; "y = 5" does not.
     if a[0] == "named" and g[0] == "named":
-        return _names_agree(a[1], g[1]) and same(a[2], g[2])
+        return names_agree(a[1], g[1]) and same(a[2], g[2])
     if (
         g[0] == "named"
         and a[0] not in ("equation", "order", "relation", "reals")
@@ -78,11 +86,7 @@ def same(a, g):
     if a[0] in ("equation", "named") and g[0] in ("equation", "named"):
         return _same_equation(a, g)
     if a[0] == "order" == g[0]:
-        return (
-            len(a[1]) == 2 == len(g[1])
-            and a[2] == g[2]
-            and proportional(difference(a[1]), difference(g[1]), positive=True)
-        )
+        return _same_order(a, g)
     if a[0] == "relation" == g[0]:
         return a[1] == g[1]
 
@@ -91,21 +95,14 @@ def same(a, g):
     if a[0] == "reals" and g[0] == "reals":
         if a[2] and g[2] and a[2] != g[2]:
             return False
-        return _match(a[1], g[1], _same_interval)
+        return _match(a[1], g[1], _same_interval) or _match(
+            merged(a[1]), merged(g[1]), _same_interval
+        )
     if "reals" in (a[0], g[0]):
         other = a if g[0] == "reals" else g
         if other[0] == "tuple" and len(other[1]) == 2:
             a, g = as_reals(a), as_reals(g)
             return bool(a and g) and same(a, g)
-        if other[0] == "list" and all(node[0] == "reals" for node in other[1]):
-            # "x > 1, x < 2" means both, "x < 1, x > 2" means either; only one of the two can be
-            # what is asked for.
-            whole = ("reals", sum((node[1] for node in other[1]), []), other[1][0][2])
-            return any(
-                same(*((joined, g) if other is a else (a, joined)))
-                for joined in (intersection(other[1]), whole)
-                if joined
-            )
         return False
 
     if a[0] == "matrix" or g[0] == "matrix":
@@ -116,12 +113,8 @@ def same(a, g):
                 for x, y in zip(r, s, strict=False)
             )
         vector, other = (a, g) if a[0] == "matrix" else (g, a)
-        # A column vector written as a point
-        if other[0] == "tuple" and all(len(row) == 1 for row in vector[1]):
-            return len(vector[1]) == len(other[1]) and all(
-                same(x[0], y) for x, y in zip(vector[1], other[1], strict=False)
-            )
-        return False
+        point = _as_point(vector)
+        return bool(point) and other[0] == "tuple" and same(point, other)
     if "time" in (a[0], g[0]):
         return _same_time(a, g)
     if a[0] == "ratio" or g[0] == "ratio":
@@ -140,13 +133,9 @@ def same(a, g):
         wanted = [node[1] for node in g[1] if node[0] == "value" and re.fullmatch("[A-Z]", node[1])]
         given = re.sub(r"\\text|\W", "", a[1])
         return sorted(given) == sorted(wanted) and len(set(a[1])) == len(a[1])
-    # Bare values stand for a tuple in its order, and a tuple for bare values: x = 3, y = 4 and
-    # (3, 4).
+    # Bare values stand for a tuple in its order, and a tuple for bare values.
     if {a[0], g[0]} == {"list", "tuple"}:
-        plain = [[node[2] if node[0] == "named" else node for node in side[1]] for side in (a, g)]
-        return len(plain[0]) == len(plain[1]) and all(
-            same(x, y) for x, y in zip(*plain, strict=False)
-        )
+        return _in_order(a[1], g[1])
     # One thing for a set of one; and "1/2 or 0.5" is one answer, said twice.
     if "set" in (a[0], g[0]) or a[0] == "list":
         many = (a if a[0] in ("set", "list") else g)[1]
@@ -190,20 +179,75 @@ def _same_interval(a, g):
     )
 
 
-def _names_agree(a, g):
-    if a == g or {a, g} <= {"y", "f(x)", "g(x)", "h(x)", "y(x)"} and "y" in (a, g):
+def _in_order(a, g):
+    return len(a) == len(g) and all(same(x, y) for x, y in zip(a, g, strict=True))
+
+
+def _as_point(matrix):
+    """A matrix of one column or one row as a tuple; None for any other."""
+    rows = matrix[1]
+    if len(rows) == 1:
+        return ("tuple", rows[0])
+    return ("tuple", [row[0] for row in rows]) if all(len(row) == 1 for row in rows) else None
+
+
+def _same_assigned(a, g):
+    """Named values: by name if both have names, else by position.
+
+    A list has the order in which the gold answer names its values. A point has the usual order of
+    the names, (x, y), unless they are said as a point themselves. A set has no order.
+    """
+    if a[0] == "assigned" == g[0]:
+        if len(a[1]) != len(g[1]):
+            return False
+        pairs = list(zip(a[1], a[2], strict=True))
+        for name, node in zip(g[1], g[2], strict=True):
+            pair = next((p for p in pairs if p[0] == name), None)
+            pair = pair or next((p for p in pairs if names_agree(p[0], name)), None)
+            if pair is None or not same(pair[1], node):
+                return False
+            pairs.remove(pair)
         return True
-    # "Area = 5" and "A = 5" name the same thing in words and in a letter
-    return (
-        len(a) > 3
-        and a.isalpha()
-        and len(g) == 1
-        and a[0].lower() == g.lower()
-        or len(g) > 3
-        and g.isalpha()
-        and len(a) == 1
-        and a.lower() == g[0].lower()
-    )
+    named, other = (a, g) if a[0] == "assigned" else (g, a)
+    if other[0] == "matrix":
+        other = _as_point(other) or other
+    if len(named[2]) == 1:
+        return same(*((named[2][0], g) if named is a else (a, named[2][0])))
+    if other[0] not in ("tuple", "list", "set"):
+        return False
+    order = usual_order(named[1]) if named is a or other[0] == "tuple" and not named[3] else None
+    nodes = [named[2][at] for at in order] if order else named[2]
+    if named is g:
+        return other[0] != "set" and _in_order(other[1], nodes)
+    # x_1 = 3, x_2 = 4 are two solutions where the gold answer gives them no names.
+    stems = {re.sub(r"_\d+$", "", name) for name in named[1]}
+    if other[0] == "set" or other[0] == "list" and len(stems) == 1:
+        return _match(nodes, other[1], same)
+    return _in_order(nodes, other[1])
+
+
+def _same_residues(a, g):
+    """x = -4 mod 7 is x = 3 mod 7; a congruence without a name answers one with a name."""
+    one, other = exact(a[3]), exact(g[3])
+    if a[1] != g[1] and a[1] and g[1] or not (_agree(a[3], g[3]) if not one else one == other):
+        return False
+
+    def alike(x, y):
+        left, right = exact(x), exact(y)
+        if left and right and other and other[0]:
+            return ((left[0] - right[0]) / other[0]).denominator == 1
+        return _agree(x, y)
+
+    return len(a[2]) == len(g[2]) and _match(a[2], g[2], alike)
+
+
+def _same_order(a, g):
+    """x < y is 2x < 2y; the sides of a < b < c are compared one by one."""
+    if a[2] != g[2]:
+        return False
+    if len(a[1]) == 2 and proportional(difference(a[1]), difference(g[1]), positive=True):
+        return True
+    return len(a[1]) == len(g[1]) and all(map(_agree, a[1], g[1]))
 
 
 def _same_equation(a, g):

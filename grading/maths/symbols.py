@@ -3,7 +3,19 @@
 The only room that imports the two, and only when it is first used: they take about a second.
 """
 
+import dataclasses
+import functools
 import re
+
+
+@functools.cache
+def _config():
+    """How math-verify parses: without its own units, for which 5t is 5 and "5 less" too."""
+    from math_verify import LatexExtractionConfig
+
+    config = LatexExtractionConfig()
+    plain = dataclasses.replace(config.normalization_config, units=False)
+    return [dataclasses.replace(config, normalization_config=plain)]
 
 
 def symbolic(text):
@@ -11,7 +23,7 @@ def symbolic(text):
 
     Decimals become fractions before it sees them: no rounding.
     """
-    from math_verify import LatexExtractionConfig, parse
+    from math_verify import parse
 
     text = re.sub(
         r"(?<![\d.^_])(\d*)\.(\d+)(?!\d*\.)",
@@ -27,9 +39,7 @@ def symbolic(text):
     text = re.sub(r"\\text ?\{ ?degree ?\}", "", text)
     text = re.sub(r"(?<![A-Za-z\\])([A-Za-z]) (?=[A-Za-z](?![A-Za-z]))", r"\1\\cdot ", text)
     text = re.sub(r" (?![A-Za-z])|(?<![A-Za-z]) ", "", text)  # the parser trips over some blanks
-    parsed = parse(
-        "$" + text + "$", extraction_config=[LatexExtractionConfig()], parsing_timeout=None
-    )
+    parsed = parse("$" + text + "$", extraction_config=_config(), parsing_timeout=None)
     if not parsed or isinstance(parsed[0], str):
         return None
     # The parser knows more about some symbols than about others; here one letter is one symbol.
@@ -43,17 +53,27 @@ def symbolic(text):
     return parsed[0].xreplace({s: t for s, t in names.items() if s != t}) if names else parsed[0]
 
 
-def _points(symbols):
-    """Four times a fixed value for each symbol: odd positive ones, then some of mixed sign."""
+def _points(symbols, small=False):
+    """Four times a fixed value for each symbol: odd positive ones, then some of mixed sign.
+
+    small: in (-1, 1).
+    """
     from sympy import Rational
 
     symbols = sorted(symbols, key=str)
     for k in range(4):
         yield {
-            s: Rational(1000 * (i + 2) + 377 * k * (i + 1) + 89, 701 + 31 * i)
+            s: Rational(1000 * (i + 2) + 377 * k * (i + 1) + 89, 701 + 31 * i + 11000 * small * (i + 1))
             * (-1 if k == 3 or (k == 2 and i % 2) else 1)
             for i, s in enumerate(symbols)
         }
+
+
+def _integers(symbols):
+    """Six times a small integer for each symbol, for what is defined there alone: (-1)^n."""
+    symbols = sorted(symbols, key=str)
+    for k in range(6):
+        yield {s: 1 + (k + i * (k // 2 + 1)) % 7 for i, s in enumerate(symbols)}
 
 
 def equal(left, right, left_literal, right_literal):
@@ -72,17 +92,42 @@ def equal(left, right, left_literal, right_literal):
         return near(left, right) if not left.free_symbols else True
     if not left.free_symbols:
         return near(left, right) or _approximates(left, left_literal, right, right_literal)
-    seen = 0
-    for values in _points(left.free_symbols):
+    for points in (
+        (*_points(left.free_symbols), *_points(left.free_symbols, small=True)),
+        _integers(left.free_symbols),
+    ):
+        verdict = _agree_at(points, left, right)
+        if verdict is not None:
+            return verdict
+    return bool(verify([right], [left], timeout_seconds=None))
+
+
+def _agree_at(points, left, right):
+    """Whether two expressions are equal where both are defined; None if that is hardly anywhere.
+
+    Real values decide. Where there are none at all, as for a + bi, complex ones do.
+    """
+    from sympy import I
+
+    seen, beyond = 0, []
+    for values in points:
         x, y = left.subs(values), right.subs(values)
-        if not x.evalf(15).is_number or not y.evalf(15).is_number:
-            return bool(verify([right], [left], timeout_seconds=None))
-        if x.evalf(15).is_real is False or y.evalf(15).is_real is False:
-            continue  # outside the domain of one of them
+        one, other = x.evalf(15), y.evalf(15)
+        if not one.is_number or not other.is_number or not one.is_finite or not other.is_finite:
+            continue
+        if one.is_real is False or other.is_real is False:
+            beyond.append((x, y))  # outside the domain of one of them
+            continue
         seen += 1
         if not near(x, y):
             return False
-    return seen >= 2
+        if seen == 4:
+            return True
+    if seen >= 2:
+        return True
+    if beyond and (left.has(I) or right.has(I)):
+        return all(near(x, y) for x, y in beyond)
+    return None
 
 
 def near(x, y):
@@ -120,6 +165,16 @@ def _approximates(left, left_literal, right, right_literal):
             if gap.is_Float and gap * 2 * 10 ** literal[1] <= 1 and not other.doit().is_Rational:
                 return True
     return False
+
+
+def latex_of_product(factor, text):
+    """A number times an expression, worked out, as LaTeX; ValueError if it cannot be."""
+    from sympy import latex
+
+    number, value = symbolic(factor), symbolic(text)
+    if number is None or value is None or not hasattr(number, "is_number") or not number.is_number:
+        raise ValueError(f"no product: {factor} and {text}")
+    return latex(number * value)
 
 
 def difference(sides):

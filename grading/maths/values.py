@@ -11,7 +11,14 @@ from grading.maths.literals import exact, rounded
 from grading.maths.symbols import equal, symbolic
 from grading.maths.unfinished import HUGE, ROOT, UNFINISHED, UNTYPICAL, bare
 from grading.maths.units import split_unit
-from grading.maths.words import NUMBER_WORDS, as_based, as_choice, as_words, split_percent
+from grading.maths.words import (
+    as_based,
+    as_choice,
+    as_words,
+    in_figures,
+    is_one_option,
+    split_percent,
+)
 
 
 def same_value(a, g, same_answer, strict=True):
@@ -29,11 +36,15 @@ def same_value(a, g, same_answer, strict=True):
     # A choice: the letter alone, what it stands for alone, or both.
     one, other = as_choice(a), as_choice(g)
     if one and other and (one[2] or other[2] or one[0] == other[0]):
-        return one[0].upper() == other[0].upper() and (
-            not one[1] or not other[1] or same_answer(one[1], other[1])
-        )
+        if one[0].upper() != other[0].upper():
+            return False
+        if one[1] and other[1]:
+            return same_answer(one[1], other[1])
+        return not one[1] or is_one_option(one[1])
     if other and other[1] and same_answer(a, other[1]):  # gold "(C) 12", answer 12
         return True
+    if one and one[1] and one[2]:  # and the other way round
+        return same_answer(one[1], g)
 
     # A number in another base, a text, a number in words.
     one, other = as_based(a), as_based(g)
@@ -51,15 +62,13 @@ def same_value(a, g, same_answer, strict=True):
         )
     if re.search(r"\d ?\\frac", g):  # 2 + 1/2 says the mixed number
         a = re.sub(r"^(\d+) ?\+ ?(?=\\frac ?\{\d+\} ?\{\d+\}$)", r"\1 ", a)
-    a, g = (
-        str(NUMBER_WORDS[w]) if w in NUMBER_WORDS else text for w, text in ((one, a), (other, g))
-    )
+    a, g = in_figures(one) or a, in_figures(other) or g
 
     # A number, or an expression, with a percent sign or a unit.
     a, a_percent = split_percent(a)
     g, g_percent = split_percent(g)
-    a, a_unit = split_unit(a)
-    g, g_unit = split_unit(g)
+    a, a_unit = split_unit(a, trusted=g)
+    g, g_unit = split_unit(g, trusted=g)
     scale = [Fraction(1), Fraction(1)]
     if a_unit and g_unit:
         if a_unit[1] != g_unit[1]:
@@ -146,12 +155,13 @@ def same_expression(a, g, a_exact, g_exact, strict):
         return False
     from sympy import Expr, I, Symbol
 
-    # i is the imaginary unit where the gold answer has it, and no index of a sum.
+    # i is the imaginary unit where the gold answer has it, or where it would be one variable more;
+    # but no index of a sum.
     i = Symbol("i", real=True)
     if (
         isinstance(left, Expr)
         and isinstance(right, Expr)
-        and right.has(i)
+        and (right.has(i) or left.has(i) and right.free_symbols)
         and not UNFINISHED["sum sign"].search(g)
     ):
         left, right = left.xreplace({i: I}), right.xreplace({i: I})

@@ -1,17 +1,133 @@
-"""Answers that are no plain numbers: choices, words, numbers in another base, percentages.
+"""Answers that are no plain numbers: choices, words, numbers in words and in another base, percents.
 
 Each function recognises one such form in a cleaned text and returns it in one spelling, or None.
 """
 
 import re
+from fractions import Fraction
 
-NUMBER_WORDS = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve".split(),
-        range(13),
-        strict=False,
-    )
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+CARDINALS = {
+    **{word: number for number, word in enumerate(ONES)},
+    **{word: 10 * number for number, word in enumerate(TENS, 2)},
+}
+GROUPS = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+GROUPS |= {"trillion": 10**12, "lakh": 10**5, "crore": 10**7}
+# Ordinals that are not a cardinal and -th
+PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fifth": 5, "eighth": 8, "ninth": 9}
+PARTS |= {"twelfth": 12}
+
+# Words that negate, scale or reckon with what they stand beside, also with an s
+SCALING = set(
+    "negative opposite inverse reciprocal complement factorial percent percentage fail invalid "
+    " score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
 )
+# Words that belong to a name: "the number of cars", "correct answer"
+NAMING = set("a an the of to in is are was be its this answer correct right reward".split())
+# Words that retract or hedge, and words that make a sentence of what they stand beside
+BENDING = set(
+    "were been has have had does do did can could should would will may might must "
+    "isnt arent wasnt cannot not no nor none never neither either or and xor but if then else so "
+    "unless except without minus plus times divided over under up out off than as like "
+    "maybe perhaps possibly probably likely about approximately around nearly roughly almost "
+    "approx circa ca only exactly just instead always otherwise "
+    "least most more less fewer at any every some other others something anything everything "
+    "nothing whatever unknown undefined infinite false true wrong incorrect rejected eliminated "
+    "mistake typo oops wait nope sorry ignore previous all instructions because etc vs versus "
+    "means equals squared cubed doubled halved tripled twice thrice double triple modulo mod root power log "
+    "sqrt yes us zero".split()
+)
+
+
+def bends(word):
+    """Whether a word changes what stands beside it, so that it is no unit and no name."""
+    word = word.lower().replace("'", "")
+    if word in BENDING or word.removesuffix("s") in SCALING or scale(word) is not None:
+        return True
+    return word.endswith(("ly", "ish", "fold", "illion", "illions", "illiards"))
+
+
+def scale(word):
+    """What a word multiplies by: dozen is 12, thousandths is 1/1000; None for any other word."""
+    stem = word.lower().removesuffix("s")
+    if stem in GROUPS:
+        return Fraction(GROUPS[stem])
+    if stem != word and stem in CARDINALS and stem != "zero":  # tens
+        return Fraction(CARDINALS[stem])
+    part = _part(word.lower())
+    return Fraction(1, part) if part else None
+
+
+def _part(word):
+    """The denominator that a word names: thirds is 3, twentieth is 20; None if it names none."""
+    stem = word.removesuffix("s")
+    if stem in PARTS:
+        return PARTS[stem]
+    cardinal = stem.removesuffix("ieth") + "y" if stem.endswith("ieth") else stem[:-2]
+    if not stem.endswith("th") or cardinal in ("zero", "one", "two"):
+        return None
+    return CARDINALS.get(cardinal) or GROUPS.get(cardinal)
+
+
+def number_in_words(words):
+    """The fraction that words say, as "twenty-five" and "three fourths"; None if they say none."""
+    words = (words or "").replace("-", " ").split()
+    if not words or len(words) > 12:
+        return None
+    if words[0] in ("negative", "minus"):
+        value = number_in_words(" ".join(words[1:]))
+        return None if value is None or value <= 0 else -value
+    for at, word in enumerate(words):  # two and three fourths
+        if word == "and" and _part(words[-1]):
+            whole, rest = _cardinal(words[:at]), number_in_words(" ".join(words[at + 1 :]))
+            if whole is not None and rest is not None and 0 < rest < 1:
+                return whole + rest
+    value = _cardinal(words)
+    if value is not None:
+        return Fraction(value)
+    part = _part(words[-1])
+    count = 1 if words[:-1] in ([], ["a"], ["an"]) else _cardinal(words[:-1])
+    # three fourths and one fourth; but a single fourth is a rank
+    if not part or count is None or (count == 1) == words[-1].endswith("s"):
+        return None
+    return Fraction(count, part) if len(words) > 1 or words[0] == "half" else None
+
+
+def in_figures(words):
+    """The number that words begin with as text, and the rest: "five apples"; None if they do not."""
+    words = (words or "").split()
+    for at in range(min(len(words), 12), 0, -1):
+        number = number_in_words(" ".join(words[:at]))
+        if number is not None:
+            return f"{number}\\text{{ {' '.join(words[at:])} }}" if words[at:] else str(number)
+    return None
+
+
+def _cardinal(words):
+    """The whole number of words such as "two hundred and five", or None."""
+    total, group, last = 0, None, 0
+    for at, word in enumerate(words):
+        if word in ("a", "an") and at == 0 and words[1:]:
+            group = 1
+        elif word in CARDINALS:
+            number = CARDINALS[word]
+            # five two is no number, and neither is five twenty
+            if group is not None and last and (last < 20 or number >= 10 or not number):
+                return None
+            group, last = (group or 0) + number, number or 1
+        elif word in GROUPS and group:
+            size = GROUPS[word]
+            if size < 1000:
+                group, last = group * size, 0
+            else:
+                total, group, last = total + group * size, 0, 0
+        elif not (word == "and" and at and words[at - 1] in GROUPS and at + 1 < len(words)):
+            return None
+    return None if group is None else total + group
 
 
 def as_choice(text):
@@ -36,6 +152,26 @@ def as_choice(text):
         match[1] or match[3],
         rest,
         bool(match[1] or match[4] is not None or "text" in text or plain != text),
+    )
+
+
+def is_one_option(text):
+    """Whether what follows the letter of a choice may be its text: no second choice, no verdict.
+
+    "3", "12 cm", "None of the above"; but not "3 or (B) 4", "is wrong", "BCDE".
+    """
+    second = r"[(\[] ?[A-Za-z] ?[)\]]|(?<![A-Za-z\\])[A-Z][.:)]|(?<![A-Za-z\\])[A-Z] ?[A-Z]"
+    if re.search(second + r"|\?|\\(?:lor|land|to|neq|not|n?[A-Za-z]*arrow)(?![A-Za-z])", text):
+        return False
+    words = re.findall(r"(?<![A-Za-z\\])[A-Za-z']+", text)
+    # The text of an option is a phrase of its own; a verdict goes on in small letters.
+    verdicts = {"or", "but", "maybe", "perhaps", "wrong", "incorrect", "rejected", "eliminated"}
+    if set(words) & verdicts or words[:1] and words[0] in ("is", "are", "was", "and"):
+        return False
+    return not re.search(
+        r"n't|[a-z] [A-E](?![A-Za-z])|(?:^|[,;.-]) ?"
+        r"(?:[A-E]|[Nn]o|not|[Ww]ait|[Aa]ctually|false|invalid|[a-z]+ly)(?![A-Za-z])",
+        text,
     )
 
 
@@ -65,7 +201,7 @@ def as_based(text):
     )
     if match is None:
         return None
-    named = dict(NUMBER_WORDS, sixteen=16, binary=2, octal=8, decimal=10, hex=16, bin=2, oct=8)
+    named = dict(CARDINALS, binary=2, octal=8, decimal=10, hex=16, bin=2, oct=8)
     base = match[2] or match[3]
     base = int(base) if base.isdigit() else named.get(base)
     digits = match[1].replace(" ", "").upper()

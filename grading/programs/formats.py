@@ -130,7 +130,8 @@ def _load_form(row, name):
     pairs = _pairs(inner, name)
     function = style_of(inner, row)
     if function is not None:
-        return load_calls(function, *map(list, zip(*pairs, strict=True)), row)
+        about = {**row, "testtype": inner[0].get("testtype")} if isinstance(inner[0], dict) else row
+        return load_calls(function, *map(list, zip(*pairs, strict=True)), about)
     return {"kind": "stdin", "cases": _load_cases(pairs)}
 
 

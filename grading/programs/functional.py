@@ -58,8 +58,7 @@ def load_calls(name, inputs, outputs, row):
 
     APPS and TACO wrap every result once more, [3] for 3. Which a row does cannot be seen where
     all its results are lists of one item, unless starter code says what the function returns; then
-    `wrapped` says that either will do, but for all calls alike. LiveCodeBench, whose arguments are
-    text, wraps nothing.
+    `wrapped` says that either will do, but for all calls alike. LiveCodeBench wraps nothing.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"fn_name is {str(name)[:40]!r}, not the name of a function")
@@ -70,7 +69,7 @@ def load_calls(name, inputs, outputs, row):
         raise ValueError("fn_name needs as many inputs (lists of arguments) as outputs")
     calls = [_call(*pair) for pair in zip(inputs, outputs, strict=True)]
     wrapped = all(isinstance(result, list) and len(result) == 1 for _, result in calls)
-    wrapped = wrapped and not any(isinstance(given, str) for given in inputs)
+    wrapped = wrapped and row.get("testtype") is None
     if wrapped and (returns := _annotation(row.get("starter_code"), name)):
         if returns in ("int", "float", "str", "bool"):
             calls, wrapped = [[given, result[0]] for given, result in calls], False
