@@ -67,7 +67,7 @@ class Config:
     model: str = option(
         "tiny", "hub id, checkpoint folder, .gguf file; tiny: embedded", heading="what to train"
     )
-    task: Literal["arith", "math", "code"] = option(
+    task: Literal["arith", "countdown", "math", "code"] = option(
         "arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots"
     )
     method: Literal["sdzero", "srt"] = option(
