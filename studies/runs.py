@@ -11,6 +11,8 @@ from kit.errors import UserError
 MEASURING = (
     "task",
     "data",
+    "reward",
+    "gym_options",
     "digits",
     "seed",
     "srt_questions",
