@@ -1006,6 +1006,7 @@ def introduce(run: Run, model) -> None:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
     answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+    kit.alarms.about_template(run.tokenizer, cfg)
     show("the generator's prompt", run.tokenizer.decode(prompt))
     show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
 
