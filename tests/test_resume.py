@@ -69,7 +69,8 @@ for dtype in {dtypes!r}:
     while True:
         pid = child(dtype, "killed")
         # a start alone takes a part of it
-        deadline = time.time() + (rng.uniform(0.05, 0.25) if kills < 4 else rng.uniform(0.2, 0.9)) * whole
+        share = rng.uniform(0.05, 0.25) if kills < 4 else rng.uniform(0.2, 0.9)
+        deadline = time.time() + share * whole
         while (code := ended(pid, os.WNOHANG)) is None and time.time() < deadline:
             time.sleep(0.005)
         if code is None:
