@@ -1,25 +1,30 @@
-"""Compare checkpoints on the same questions. Three studies have a word of their own.
+"""Compare checkpoints on the same questions. Five studies have a word of their own.
 
     python eval.py tiny out/tiny-arith-0/srt out/tiny-arith-0/sdzero --revise
     python eval.py Qwen/Qwen3-4B-Instruct-2507 out/mine/sdzero --task math --json eval.json
+    python eval.py out/mine/sdzero --data FILE             # every question of a file
     python eval.py out/tiny-arith-0 out/tiny-arith-1       # whole runs: the mean over them
 
     python eval.py compare                       # trains every method at equal budgets of samples
     python eval.py compare --table ablations     # the same for parts of SD-Zero
     python eval.py localise out/tiny-arith-0     # where in an answer the reviser disagrees
     python eval.py evolve out/tiny-arith-0       # a run as it went
+    python eval.py bench CKPT --bench aime24     # the paper's benchmarks, whole
+    python eval.py paper out/mine                # the paper's tables, our rows beside them
 
 For checkpoints it prints avg@k and pass@k at the sampling temperature, greedy accuracy, lengths and
 truncation, each accuracy with a 95 % interval, and a paired test of every checkpoint against the
 first. --revise adds the paper's generate-then-revise table. Where a checkpoint lies in a run
 folder, the run's task, data, digits, seed and sampling settings are the defaults, so its test
-questions are used. `python eval.py VERB --help` has more on compare, localise and evolve.
+questions are used; of a --data FILE that is given here, all are, unless --split says otherwise.
+`python eval.py VERB --help` has more on each verb.
 """
 
 import difflib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,14 +32,15 @@ import kit
 import sdzero
 from kit.errors import UserError, exit_code
 from kit.options import option, parse_options
-from kit.tables import percent, table
-from studies import compare, evolve, localise
-from studies.runs import MEASURING, is_run, measuring_options, read_options, read_results
+from kit.tables import CORRECTION, net_correction, net_percent, percent, table
+from studies import benchmarks, compare, evolve, localise, paper
+from studies.runs import MEASURING, is_run, options_of_their_run, read_results
 from studies.statistics import mean_cell, over_runs, paired_test, pass_at_k
 
 VERBS = {"compare": compare.main, "localise": localise.main, "evolve": evolve.main}
-SHOWN = {"checkpoints", "revise", "json", "device", "dtype", *MEASURING}
-SHOWN -= {"srt_questions", "distil_questions"}
+VERBS |= {"bench": benchmarks.main, "paper": paper.main}
+SHOWN = {"checkpoints", "split", "revise", "json", "device", "dtype", *MEASURING}
+SHOWN -= {"srt_questions", "distil_questions", "eval_split"}
 ACCURACIES = ("accuracy", "accuracy_greedy")
 
 
@@ -45,8 +51,14 @@ class EvalConfig(sdzero.Config):
         "hub id, checkpoint folder, .gguf file or 'tiny', the first being what the others are "
         "compared with; or run folders",
     )
+    split: Literal["", "all", "test", "val", "srt", "distil"] = option(
+        "",
+        "questions to ask: one of the four sets, or all of a --data file; empty: all of a file "
+        "that is given here, else test",
+        heading="report",
+    )
     revise: bool = option(
-        False, "add generate-then-revise: revised accuracy and correction rate", heading="report"
+        False, "add generate-then-revise: revised accuracy, and both rates of correction"
     )
     json: str = option("", "also write everything to this file")
 
@@ -54,19 +66,14 @@ class EvalConfig(sdzero.Config):
 # --------------------------------------------------------------------------------------------------
 # Checkpoints, side by side
 # --------------------------------------------------------------------------------------------------
-def options_of_their_run(checkpoints: list[str]) -> dict:
-    """The measuring options of the first checkpoint that lies in a run folder; empty where none
-    does. Raises UserError for a run folder among the checkpoints."""
+def refuse_run_folders(checkpoints: list[str]) -> None:
+    """Raise UserError for a run folder among the checkpoints."""
     for checkpoint in map(Path, checkpoints):
         if is_run(checkpoint):
             raise UserError(
                 f"{checkpoint} is a run folder, not a checkpoint: give run folders alone, or "
                 f"{checkpoint / last_stage(checkpoint)}"
             )
-    for checkpoint in map(Path, checkpoints):
-        if checkpoint.is_dir() and (saved := read_options(checkpoint.parent)):
-            return measuring_options(saved)
-    return {}
 
 
 def last_stage(folder: Path) -> str:
@@ -74,26 +81,44 @@ def last_stage(folder: Path) -> str:
     return list(read_results(folder))[-1]
 
 
-def evaluate_checkpoints(cfg: EvalConfig) -> dict:
+def split_of(given: dict, of_run: dict) -> str:
+    """Which questions are asked: --split, --eval-split, or what they are unless these say so."""
+    if given.get("split") or given.get("eval_split"):
+        return given.get("split") or given["eval_split"]
+    return "all" if given.get("data") else of_run.get("eval_split", "test")
+
+
+def questions_to_ask(cfg: EvalConfig, given: dict) -> list[dict]:
+    """The questions of cfg.split; of all of a file the first --eval-questions, where that is given.
+    Raises UserError."""
+    if cfg.split != "all":
+        return kit.questions.load_questions(cfg)[cfg.split]
+    if not cfg.data:
+        raise UserError("--split all is all of a --data file: give one, or --split test")
+    asked = kit.questions.whole_file(cfg)
+    return asked[: cfg.eval_questions] if "eval_questions" in given else asked
+
+
+def evaluate_checkpoints(cfg: EvalConfig, asked: list[dict]) -> dict:
     """Ask every checkpoint the same questions; returns what --json writes."""
-    questions, k = kit.questions.load_questions(cfg), cfg.eval_samples
-    asked, results = questions[cfg.eval_split], {}
+    k, results = cfg.eval_samples, {}
     with sdzero.make_grader(cfg) as grader:
         for checkpoint in cfg.checkpoints:
             own = replace(cfg, model=checkpoint)
             tokenizer = kit.loading.load_tokenizer(own)
             kit.loading.check_prompts(tokenizer, asked, checkpoint)
-            run, model = sdzero.prepare(own, tokenizer, grader, questions)
+            run, model = sdzero.prepare(own, tokenizer, grader, {cfg.split: asked})
             result = sdzero.evaluate(run, model, asked, checkpoint, revise=cfg.revise)
+            result["net_correction_rate"] = net_correction(result)
             ks = [j for j in range(1, k + 1) if j & (j - 1) == 0 or j == k]  # 1, 2, 4, ... and k
             result["pass_at_k"] = {str(j): pass_at_k(result["scores"], j) for j in ks}
             results[checkpoint] = result
     first, *others = results
     return {
         "questions": len(asked),
-        "split": cfg.eval_split,
+        "split": cfg.split,
         "samples_per_question": k,
-        "temperature": cfg.temperature,
+        "temperature": cfg.eval_temperature or cfg.temperature,
         "checkpoints": results,
         "against_first": {name: paired(results[first], results[name]) for name in others},
     }
@@ -117,7 +142,7 @@ def checkpoints_report(out: dict, revise: bool) -> str:
     ]
     if revise:
         title = "generate, then revise (the first sample of each question)\n"
-        text.append(title + revision_table(out["checkpoints"]))
+        text.append(f"{title}{revision_table(out['checkpoints'])}\n{CORRECTION}")
     if out["against_first"]:
         text.append("paired by question\n" + paired_table(out))
     return "\n\n".join(text)
@@ -135,11 +160,12 @@ def accuracy_table(out: dict) -> str:
 
 def revision_table(results: dict[str, dict]) -> str:
     tokens, accuracies = ["initial tokens", "revised tokens"], ["initial acc. %", "revised acc. %"]
-    rows = [["checkpoint", *tokens, *accuracies, "correction rate %"]]
+    rows = [["checkpoint", *tokens, *accuracies, "mended %", "net correction %"]]
     for name, r in results.items():
         lengths = [f"{r[key]:.1f}" for key in ("initial_tokens", "revised_tokens")]
         rates = [percent(r, key) for key in ("revised_accuracy", "correction_rate")]
-        rows.append([name, *lengths, f"{100 * r['initial_accuracy']:.1f}", *rates])
+        first = f"{100 * r['initial_accuracy']:.1f}"
+        rows.append([name, *lengths, first, *rates, net_percent(r)])
     return table(rows)
 
 
@@ -168,7 +194,9 @@ def mean_of_runs(folders: list[str]) -> dict:
     for stage in runs[0]:
         if all(stage in results for results in runs):
             measured = [results[stage] for results in runs]
-            summary[stage] = over_runs([picked(result, names) for result in measured])
+            shown = [picked(result, names) for result in measured]
+            nets = [{"net_correction_rate": net_correction(result)} for result in measured]
+            summary[stage] = over_runs([one | net for one, net in zip(shown, nets)])
     return summary
 
 
@@ -179,12 +207,13 @@ def picked(result: dict, names: list[str]) -> dict:
 
 def runs_table(summary: dict, n: int) -> str:
     """Means over runs with 95 % t-intervals (of one run: Wilson's, over questions)."""
-    accuracies = ["sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %"]
-    rows = [[f"mean of {n} runs" if n > 1 else "1 run", *accuracies, "correction rate %"]]
+    columns = ["sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %"]
+    columns += ["mended %", "net correction %"]
+    rows = [[f"mean of {n} runs" if n > 1 else "1 run", *columns]]
     for stage, values in summary.items():
         scales = [1 if key == "mean_tokens" else 100 for key in values]
         rows.append([stage, *map(mean_cell, values.values(), scales)])
-    return table(rows)
+    return f"{table(rows)}\n{CORRECTION}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -217,9 +246,13 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
         out = mean_of_runs(names)
         print(runs_table(out, len(names)))
     else:
-        given = {"model": names[0], **options_of_their_run(names), **given}
-        cfg = sdzero.make_config(EvalConfig, **given)
-        out = evaluate_checkpoints(cfg)
+        refuse_run_folders(names)
+        of_run = options_of_their_run(names)
+        split = split_of(given, of_run)
+        # --revise of sdzero.py is another: which answers phase 1 revises
+        options = {"model": names[0], "revise": False, **of_run, **given, "split": split}
+        cfg = sdzero.make_config(EvalConfig, **options)
+        out = evaluate_checkpoints(cfg, questions_to_ask(cfg, given))
         print(checkpoints_report(out, cfg.revise))
     if given.get("json"):
         kit.files.write_json(Path(given["json"]), out)

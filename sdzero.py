@@ -67,8 +67,8 @@ class Config:
     model: str = option(
         "tiny", "hub id, checkpoint folder, .gguf file; tiny: embedded", heading="what to train"
     )
-    task: Literal["arith", "math", "code"] = option(
-        "arith", "arith: generated additions; math: OpenR1-Math-220k; code: codeforces-cots"
+    task: Literal["arith", "countdown", "math", "code"] = option(
+        "arith", "generated: arith, countdown; math: OpenR1-Math-220k; code: codeforces-cots"
     )
     method: Literal["sdzero", "srt"] = option(
         "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"

@@ -38,8 +38,8 @@ MODEL |= dict(num_attention_heads=4, num_key_value_heads=2, initializer_range=0.
 MODEL |= dict(eos_token_id=END_IDS, bos_token_id=None, pad_token_id=0, tie_word_embeddings=True)
 SMALL = dict(digits=2, srt_questions=6, distil_questions=8, eval_questions=5, eval_samples=2)
 SMALL |= dict(temperature=1.0, max_tokens=12, revisions=2, micro_tokens=200)
-SMALL |= dict(srt_epochs=2, srt_batch=4, srt_lr=1e-3)
-SMALL |= dict(distil_batch=3, distil_lr=1e-3, warmup_steps=1)
+SMALL |= dict(srt_epochs=2, srt_batch=4, srt_lr=1e-3, distil_max_tokens=0, eval_max_tokens=0)
+SMALL |= dict(distil_batch=3, distil_lr=1e-3, warmup_steps=1, reduction="mean")
 
 
 def random_model(seed=0, dtype=torch.float32):
@@ -230,13 +230,15 @@ def test_nll_by_chunks_equals_brute_force(monkeypatch, chunk):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_phase_2_averages_the_divergence_of_every_response_token(run_of, kind):
-    """The whole model, row by row, the teacher behind chat(x) + y + P_r, end tokens included."""
+def test_phase_2_is_the_divergence_of_every_response_token(run_of, kind, reduction):
+    """The whole model, row by row, the teacher behind chat(x) + y + P_r, end tokens included; mean
+    over the batch's tokens, or over responses of the sum over tokens (Eq. 4)."""
     student, teacher = random_model(1, torch.float64), random_model(2, torch.float64)
-    run = run_of(small(divergence=kind, micro_tokens=90))
-    samples = samples_of_ids(run, 7)
-    tokens, expected = sum(len(s["ids"]) for s in samples), 0.0
+    run = run_of(small(divergence=kind, micro_tokens=90, reduction=reduction))
+    samples, expected = samples_of_ids(run, 7), 0.0
+    tokens = sum(len(s["ids"]) for s in samples) if reduction == "mean" else len(samples)
     for s in samples:
         seen = logits_at(student, s["context"], s["ids"])
         hindsight = logits_at(teacher, s["teacher_context"], s["ids"]).detach()
@@ -345,7 +347,7 @@ def test_p_r_is_chosen_by_the_reward(run_of):
     by_reward = {r: sdzero.reviser_ids(run, [9], [40, 2], r)[2:] for r in (1.0, 0.0)}
     texts = {reward: run.tokenizer.decode(ids) for reward, ids in by_reward.items()}
     assert texts[1.0] == "\n\nLet me rephrase the above solution.\n\n"
-    assert texts[0.0] == "\n\nWait, this response is wrong. Let me correct it.\n\n"
+    assert texts[0.0] == "\n\nWait, this response is not correct, let me start over.\n\n"
 
 
 def test_the_end_token_is_dropped_where_there_is_one_and_nowhere_else():
@@ -459,10 +461,8 @@ def test_the_teacher_moves_only_at_a_synchronisation(monkeypatch, run_of, sync_e
     teachers, students = zip(*seen)
     # the student moves at every step
     assert len(seen) == 7 and len(set(students)) == 7 and students[0] == start
-    if sync_every:
-        assert teachers == (start,) * 3 + (students[3],) * 3 + (students[6],)
-    else:
-        assert set(teachers) == {start}
+    synchronised = (start,) * 3 + (students[3],) * 3 + (students[6],)
+    assert teachers == (synchronised if sync_every else (start,) * 7)
 
 
 # --------------------------------------------------------------------------------------------------

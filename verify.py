@@ -3,6 +3,7 @@ r"""The rewards: 1.0 for a right answer, 0.0 for a wrong one, for mathematics an
     math_reward(response, gold)      whether the final answer of a response equals the gold answer
     code_reward(response, tests)     whether the last ```python block passes every test
     Grader("math" | "code")          the same for whole batches, in warm worker processes
+    Grader("countdown")              whether an expression joins given numbers to a target
     python verify.py ROWS.jsonl      grade a file and say what failed, and why
 
 What counts as the answer is the same in collection, distillation and evaluation, and decided in one
@@ -45,10 +46,12 @@ from grading.answers import (
     stated,
 )
 from grading.bounds import CODE_SECONDS, MATH_SECONDS, MAX_MEMORY, WAIT_SECONDS  # noqa: F401
+from grading.countdown import judge_countdown
 from grading.golds import read_gold  # noqa: F401
 from grading.levels import LEVELS, sandbox_level  # noqa: F401
 from grading.maths.glance import in_words, same_at_a_glance
 from grading.maths.same import same_answer  # noqa: F401
+from grading.programs.cpp import cpp_compiler  # noqa: F401
 from grading.programs.formats import load_tests  # noqa: F401
 from grading.programs.response import last_program, prepare_code  # noqa: F401
 from grading.rows import failures, jobs_of, totals
@@ -105,7 +108,7 @@ class Grader:
 
     Thread-safe; results do not depend on order, batch or number of workers.
 
-    task: "math" or "code".
+    task: "math", "code" or "countdown", whose references are {"numbers", "target"}.
     workers: processes, by default one per available core.
     timeout: wall-clock seconds for one item, after which it is a 0.0, is counted in .timeouts, and
     its worker is replaced.
@@ -114,13 +117,13 @@ class Grader:
     """
 
     def __init__(self, task, workers=None, timeout=None, unsafe=False):
-        if task not in ("math", "code"):
-            raise ValueError(f"task must be 'math' or 'code', not {task!r}")
+        if task not in PREPARE:
+            raise ValueError(f"task must be one of {', '.join(PREPARE)}, not {task!r}")
         self.task = task
         self.workers = workers or cores()
-        self.timeout = timeout or (MATH_SECONDS if task == "math" else CODE_SECONDS)
+        self.timeout = timeout or (CODE_SECONDS if task == "code" else MATH_SECONDS)
         # A code worker keeps the limit itself; it is killed only if it cannot.
-        options, grace = ((), 0) if task == "math" else ((_checked_level(unsafe),), 5)
+        options, grace = ((_checked_level(unsafe),), 5) if task == "code" else ((), 0)
         self.pool = Pool(task, options, self.workers, self.timeout, grace)
 
     def grade(self, responses, references):
@@ -164,9 +167,9 @@ class Grader:
         self.close()
 
 
-def _prepare_math(response, gold):
+def _prepare_math(response, reference):
     """((reward, why), None) where a glance decides, else (None, item for a worker)."""
-    gold = gold_answer(gold)
+    gold = gold_answer(reference)
     if gold is None:
         return (0.0, "bad row: no gold answer"), None
     if isinstance(response, str):
@@ -175,13 +178,25 @@ def _prepare_math(response, gold):
     answer = last_boxes(response, boxes, gold) if boxes else final_answer(response)
     if answer is None:
         return (0.0, "no final answer"), None
+    gold = gold_answer(reference, answer)
     right = same_at_a_glance(answer, gold)
     if right is None:
         return None, {"answer": answer, "gold": gold}
     return (float(right), in_words(answer, gold, right)), None
 
 
-PREPARE = {"math": _prepare_math, "code": prepare_code}
+def _prepare_countdown(response, task):
+    """((reward, why), None): no worker is needed."""
+    if not isinstance(task, dict) or not isinstance(task.get("numbers"), list):
+        return (0.0, "bad row: no numbers"), None
+    answer = final_answer(response)
+    if answer is None:
+        return (0.0, "no final answer"), None
+    right, why = judge_countdown(answer, task["numbers"], task.get("target"))
+    return (float(right), why), None
+
+
+PREPARE = {"math": _prepare_math, "code": prepare_code, "countdown": _prepare_countdown}
 
 
 def _checked_level(unsafe):

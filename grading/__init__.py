@@ -5,6 +5,7 @@
     maths/      whether two answers are the same: cleaning, parsing, numbers, units, expressions
     programs/   whether a program passes its tests: forms of tests, the sandbox, the judges
     candidate/  what runs inside the sandbox, beside the program
+    countdown   whether an expression joins given numbers to a target
     workers     the processes in which the hard part happens, kept warm
     golds       gold answers as data sets have them, and those that no answer could equal
     rows        rows to grade, for the command line

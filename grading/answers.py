@@ -107,8 +107,8 @@ BESIDE = re.compile(
 )
 # and what may not, where the gold answer has as many parts: the end of a sentence, second thoughts
 APART = re.compile(
-    r"[.!?]\s|\n\s*\n|[A-Z]?\w*n't\b|\b(?:no|not|nor|wait|but|or|wrong|actually|instead|rather|hence"
-    r"|so|thus|then|therefore|correct\w*|mistake|first|check\w*|guess\w*|try|tried|oops|sorry)\b",
+    r"[.!?]\s|\n\s*\n|n't\b|\b(?:no|not|nor|wait|but|or|wrong|actually|instead|rather|hence|so"
+    r"|thus|then|therefore|correct\w*|mistake|first|check\w*|guess\w*|try|tried|oops|sorry)\b",
     re.IGNORECASE,
 )
 SPACES = re.compile(r"(?:[\s~?.,;]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\\text\s*\{\s*\}|\{\s*\})*")
@@ -117,8 +117,8 @@ SPACES = re.compile(r"(?:[\s~?.,;]|\\[,;:! ]|\\q?quad(?![A-Za-z])|\\text\s*\{\s*
 def last_boxes(response, boxes, gold=""):
     r"""The answer in boxes: the last one, or the last ones, as a list, if they stand side by side.
 
-    As in "\boxed{3} or \boxed{4}". An empty box beside a full one leaves no answer. Where the gold
-    answer has as many parts as the last sentence with boxes has boxes, words may stand between them.
+    As in "\boxed{3} or \boxed{4}". An empty box beside a full one leaves no answer. Words may stand
+    between boxes where the gold answer has as many parts as the last sentence has boxes.
     """
     contents = _run(response, boxes, lambda between: BESIDE.fullmatch(between))
     parts = len(split(gold, PART)) if gold else 1
@@ -152,8 +152,8 @@ def _run(response, boxes, joined):
     return contents
 
 
-def gold_answer(gold):
-    """The answer in a gold field, or None.
+def gold_answer(gold, answer=""):
+    """The answer in a gold field, or None. `answer` is what it is compared with (see last_boxes).
 
     It stands after the last #### of a GSM8K solution, in its last box, or is the whole text.
     """
@@ -164,5 +164,5 @@ def gold_answer(gold):
         gold = gold.rpartition("####")[2]
     boxes = find_boxes(gold)
     if boxes:
-        gold = last_boxes(gold, boxes)
+        gold = last_boxes(gold, boxes, answer)
     return gold.strip() or None

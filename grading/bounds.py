@@ -13,6 +13,8 @@ TEST_SECONDS = 5  # CPU seconds of one stdin test, or of all calls of a function
 # another (time_limit); by the wall clock it is twice that, and 2 seconds
 PROGRAM_MEMORY = 1024  # MiB resident; a row may set another (memory_limit)
 MAX_MEMORY = 4096  # MiB: no row may ask for more
+COMPILE_SECONDS = 20  # CPU seconds of a C++ compiler; by the wall clock twice that
+COMPILE_MEMORY = 2048  # MiB of address space of each of its parts
 MAX_PROGRAM = 100_000  # bytes of source
 MAX_OUTPUT = 1 << 20  # bytes of output beyond twice the expected output
 MAX_REPLY = 16 << 20  # bytes of one value from the candidate

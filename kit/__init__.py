@@ -10,6 +10,11 @@
     seeds        seeds that depend on nothing before them
     hub          is the hub there?
     rows         files of rows: .jsonl, .json, .csv, .parquet, packed, in folders
+    journal      rollouts of what is only measured, so that it can go on
+    hub_data     the paper's training sets: which of their rows are questions
+    countdown    numbers and a target, generated (the paper's App. G)
+    benchmarks   the paper's eight benchmarks, and what their rows look like
+    overlap      do training questions stand in a benchmark?
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task
     loading      a model and its tokenizer, and what identifies them

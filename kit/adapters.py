@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from kit.errors import UserError
-from kit.low_bits import split_weight, trained
+from kit.low_bits import trained
 from kit.seeds import derived_seed
 
 ALPHA = 32  # with 1 / r in front, one learning rate serves all ranks
@@ -104,22 +104,19 @@ def load_own_state(model, state: dict) -> None:
 def merged(model):
     """A model without adapters that computes the same: W + (ALPHA / r) B A in place of each W.
 
-    The sum is taken in fp32. Where W is bfloat16 it is rounded as low_bits.split() rounds: to the
-    nearest, small changes of weights that lie on bfloat16's grid would be lost. New weights are in
-    CPU memory; the others are the given model's. A model without adapters is returned as it is.
+    The sum is taken in fp32 and rounded to W's dtype, which can swallow a small change of a
+    bfloat16: the adapter beside it loses nothing. New weights are in CPU memory; the others are
+    the given model's. A model without adapters is returned as it is.
     """
     if not adapted(model):
         return model
     plain = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     for name, layer in lora_layers(plain):
-        weight = layer.base_layer.weight
-        whole = (weight.data.float() + layer.get_delta_weight(NAME).float()).cpu()
-        p = torch.nn.Parameter(whole, requires_grad=False)
-        if weight.dtype == torch.bfloat16:
-            split_weight(p)
-            del p.low_bits
-        layer.base_layer.weight = p
-        plain.set_submodule(name, layer.base_layer)
+        linear = layer.base_layer
+        whole = linear.weight.data.float() + layer.get_delta_weight(NAME).float()
+        whole = whole.to(linear.weight.dtype).cpu()
+        linear.weight = torch.nn.Parameter(whole, requires_grad=False)
+        plain.set_submodule(name, linear)
     del plain.peft_config
     return plain
 

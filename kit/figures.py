@@ -147,23 +147,36 @@ def draw_levels(ax, rows: list[dict], key: str) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# evolution.png: phase 2 as it went
+# evolution.png: both phases as they went
 # --------------------------------------------------------------------------------------------------
 def evolution_figure(path: Path, results: dict[str, dict], metrics: list[dict]) -> None:
-    """Phase 2 against the samples so far: rollouts right, length, revision words, KL; and both
-    accuracies before and after each round."""
+    """Against the samples so far: rollouts right, length, keywords and KL of phase 2; length and
+    keywords also of the base and behind phase 1 (the paper's figure 6). Both accuracies behind each
+    phase and round."""
     if not (plt := pyplot()):
         return
     steps = [step for step in metrics if step["phase"] in ON_POLICY]
     fig, axes = plt.subplots(1, 5, figsize=(17, 3.2), constrained_layout=True)
     draw_course(axes[0], steps, "reward", "rollouts right, %", scale=100)
-    draw_course(axes[1], steps, "length", "tokens of a rollout")
-    draw_course(axes[2], steps, "revision_words", "revision words of a rollout")
+    draw_course(axes[1], steps, "length", "tokens of an answer")
+    draw_course(axes[2], steps, "revision_words", "keywords of an answer")
     draw_course(axes[3], steps, "kl", "KL of a rollout, nats")
-    if steps:
-        axes[0].legend(fontsize=8)
+    draw_phase_1(axes[1], results, metrics, "mean_tokens")
+    draw_phase_1(axes[2], results, metrics, "revision_words")
+    for ax in axes[:3]:
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
     draw_rounds(axes[4], results)
     save(plt, fig, path)
+
+
+def draw_phase_1(ax, results: dict, metrics: list[dict], key: str) -> None:
+    """Answers to test questions of the base, where no sample was taken yet, and behind phase 1,
+    joined by a line: it samples nothing while it trains."""
+    of_srt = [step["samples"] for step in metrics if step["phase"].split(" ")[0] == "srt"]
+    if "srt" in results and of_srt:
+        values = [results[name][key] for name in ("base", "srt")]
+        ax.plot([0, of_srt[-1]], values, "o--", color="black", label="test questions, phase 1")
 
 
 def draw_course(ax, steps: list[dict], key: str, title: str, scale: int = 1) -> None:
@@ -197,29 +210,32 @@ def draw_rounds(ax, results: dict[str, dict]) -> None:
 # localise.png: where the reviser disagrees
 # --------------------------------------------------------------------------------------------------
 def localisation_figure(path: Path, students: dict[str, dict]) -> None:
-    """The paper's figure 4: an answer's token rewards, sorted and in 20 equal parts, averaged over
-    wrong and over right answers."""
+    """The paper's figure 4: an answer's tokens, sorted and in 20 equal parts, averaged over wrong
+    and over right answers. A column a student, a row for each way of sorting."""
     if not (plt := pyplot()):
         return
-    n = len(students)
-    fig, axes = plt.subplots(1, n, figsize=(5.4 * n, 3.6), constrained_layout=True, squeeze=False)
-    for ax, (name, result) in zip(axes[0], students.items()):
-        draw_buckets(ax, result, "wrong", -0.2, color="grey", hatch="")
-        draw_buckets(ax, result, "right", 0.2, color="white", hatch="///")
-        ax.axhline(0, color="black", linewidth=0.6)
-        ax.set(
-            xlabel="% of an answer's tokens, highest reward first",
-            ylabel="log student - log reviser, nats",
-            title=f"answers of {name}",
-        )
-        ax.set_xticks(range(1, 20, 2), [str(5 * (j + 1)) for j in range(1, 20, 2)])
-        ax.legend()
+    ways, n = list(next(iter(students.values()))["buckets"]), len(students)
+    size = (5.4 * n, 3.2 * len(ways))
+    fig, axes = plt.subplots(len(ways), n, figsize=size, constrained_layout=True, squeeze=False)
+    for row, way in zip(axes, ways):
+        for ax, (name, result) in zip(row, students.items()):
+            draw_buckets(ax, result, (way, "wrong"), -0.2, color="grey", hatch="")
+            draw_buckets(ax, result, (way, "right"), 0.2, color="white", hatch="///")
+            ax.axhline(0, color="black", linewidth=0.6)
+            ax.set(
+                xlabel=f"% of an answer's tokens, highest {way} first",
+                ylabel=f"{way}, nats",
+                title=f"answers of {name}",
+            )
+            ax.set_xticks(range(1, 20, 2), [str(5 * (j + 1)) for j in range(1, 20, 2)])
+            ax.legend()
     save(plt, fig, path)
 
 
-def draw_buckets(ax, result: dict, kind: str, shift: float, **look) -> None:
-    """The 20 bars of the answers of a kind, "wrong" or "right", where there are such answers."""
-    if bucket := result["buckets"].get(kind):
+def draw_buckets(ax, result: dict, which: tuple[str, str], shift: float, **look) -> None:
+    """The 20 bars of (way of sorting, kind of answers), where there are such answers."""
+    way, kind = which
+    if bucket := result["buckets"][way].get(kind):
         ax.bar(
             np.arange(20) + shift,
             bucket["mean"],

@@ -1,7 +1,8 @@
 """Where the questions come from: generated additions, a local file, or the hub.
 
-A question is a plain dict: "prompt" (text, or chat messages), "answer" (text, or tests for --task
-code), and where there is a worked solution "demonstration" (text).
+A question is a plain dict: "prompt" (text, or chat messages), "answer" (text; tests for --task
+code; numbers and target for --task countdown), where there is a worked solution "demonstration"
+(text), and where it is not generated "id", what its data set calls it, or its line.
 
 A new task is one function here that returns a list of questions, one line in load_questions, and
 one word in sdzero.Config.task; its rewards live in verify.py.
@@ -11,14 +12,18 @@ import functools
 import json
 import random
 
+import kit
 from kit.errors import UserError
-from kit.hub import require_hub
 from kit.rows import Unreadable, place, read_rows, readable
 
 MATH_INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 STDIN_INSTRUCTION = (
     "\nPlease write a Python program that reads standard input and writes standard output, in one "
     "```python block at the end."
+)
+CPP_INSTRUCTION = (
+    "\nPlease write a C++17 program that reads standard input and writes standard output, in one "
+    "```cpp block at the end."
 )
 FUNCTION_INSTRUCTION = "\nPlease write it in Python, in one ```python block at the end."
 
@@ -29,6 +34,7 @@ ANSWER_COLUMNS = ("answer", "final_answer", "target", "solution")
 CODE_COLUMNS = ("description", *QUESTION_COLUMNS, "text", "question_content")
 TEST_COLUMNS = ("inputs", "input_output", "tests", "test_cases", "test_list", "entry_point")
 WORKED_COLUMNS = ("demonstration", "solution", "answer")
+ID_COLUMNS = ("id", "uuid", "unique_id", "question_id", "task_id", "problem_idx", "problem_id")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -49,6 +55,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     total = sum(sizes.values())
     sources = {  # a new task is one line here: mixed(your_questions())
         "arith": lambda: arith_questions(total, cfg.digits, cfg.seed),
+        "countdown": lambda: kit.countdown.countdown_questions(total, seed=cfg.seed),
         "math": lambda: mixed(hub_questions("math")),
         "code": lambda: mixed(hub_questions("code")),
     }
@@ -56,7 +63,8 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         questions = mixed(file_questions(cfg.data, cfg.task, template_of(cfg)))
     else:
         questions = sources[cfg.task]()
-    questions = [q | {"prompt": asked(q["prompt"], cfg)} for q in questions]
+    questions = without_versions_of(questions, held_out=2 * cfg.eval_questions)
+    questions = as_asked(questions, cfg)
 
     if len(questions) < total:
         sizes = scaled_down(sizes, len(questions))
@@ -66,6 +74,11 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         sets[name] = questions[start : start + n]
         start += n
     return sets
+
+
+def as_asked(questions: list[dict], cfg) -> list[dict]:
+    """The questions with --system and --instruction."""
+    return [q | {"prompt": asked(q["prompt"], cfg)} for q in questions]
 
 
 def asked(prompt, cfg):
@@ -90,10 +103,7 @@ def mixed(questions: list[dict]) -> list[dict]:
 
     Raises UserError where they are too few for four sets.
     """
-    # the same question with two answers would straddle two sets
-    different = list({json.dumps(q["prompt"]): q for q in questions}.values())
-    if len(different) < len(questions):
-        print(f"{len(questions) - len(different)} repeated questions left out")
+    different = once_each(questions)
     # the sets of a data set do not change with --seed, or trained checkpoints could meet their own
     # questions in another's test set
     random.Random("questions").shuffle(different)
@@ -102,7 +112,51 @@ def mixed(questions: list[dict]) -> list[dict]:
             f"{len(different)} different questions are too few: the four sets need one each at "
             "least"
         )
+    return one_version_first(different)
+
+
+def once_each(questions: list[dict]) -> list[dict]:
+    """The different ones among the questions; says how many were repeated."""
+    # the same question with two answers would straddle two sets
+    different = list({json.dumps(q["prompt"]): q for q in questions}.values())
+    if len(different) < len(questions):
+        print(f"{len(questions) - len(different)} repeated questions left out")
     return different
+
+
+def one_version_first(questions: list[dict]) -> list[dict]:
+    """Where several are versions of one "problem" (it is asked in C++ and in Python): one version
+    of every problem, the next kind of version from problem to problem; then the others, from the
+    last problem to the first."""
+    versions = {}
+    for number, question in enumerate(questions):
+        versions.setdefault(question.get("problem", number), []).append(question)
+    firsts, others = [], []
+    for turn, of_problem in enumerate(versions.values()):
+        of_problem = sorted(of_problem, key=lambda q: q.get("id", ""))
+        firsts.append(of_problem.pop(turn % len(of_problem)))
+        others += of_problem
+    return firsts + others[::-1]
+
+
+def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
+    """The questions less those behind the first `held_out`, the test and validation questions, that
+    are another version of one of these."""
+    problems = {q["problem"] for q in questions[:held_out] if "problem" in q}
+    rest = [q for q in questions[held_out:] if q.get("problem") not in problems]
+    return questions[:held_out] + rest
+
+
+def whole_file(cfg) -> list[dict]:
+    """Every question of --data, once, in the file's order. Raises UserError."""
+    return as_asked(once_each(file_questions(cfg.data, cfg.task, template_of(cfg))), cfg)
+
+
+def ids_of(sets: dict[str, list[dict]]) -> dict[str, list[str]]:
+    """{set: the ids of its questions}, the held-out ones first; empty where they are generated."""
+    order = sorted(sets, key=lambda name: ("test", "val", "srt", "distil").index(name))
+    ids = {name: [q["id"] for q in sets[name] if "id" in q] for name in order}
+    return ids if any(ids.values()) else {}
 
 
 def scaled_down(sizes: dict[str, int], questions: int) -> dict[str, int]:
@@ -154,27 +208,11 @@ def column_addition(a: int, b: int, column=lambda x, y, carry: x + y + carry) ->
 # Questions of others: the hub, a local file
 # --------------------------------------------------------------------------------------------------
 def hub_questions(task: str) -> list[dict]:
-    """open-r1/OpenR1-Math-220k, or open-r1/codeforces-cots.
+    """open-r1/OpenR1-Math-220k, or open-r1/codeforces-cots: kit/hub_data.py says which rows.
 
     Raises UserError when the hub is out of reach.
     """
-    if task == "code":
-        # each problem stands there once for every solution by R1, which are not used
-        name, subset = "open-r1/codeforces-cots", ["solutions"]
-        columns = ["title", "description", "input_format", "output_format", "examples", "note"]
-        columns += ["time_limit", "memory_limit"]
-        advice = (
-            "Give local problems with --data FILE; --data problems/code.jsonl has 36 easy ones."
-        )
-    else:
-        name, subset = "open-r1/OpenR1-Math-220k", []
-        columns = ["problem", "answer", "solution"]
-        advice = "Give local questions with --data FILE, or use --task arith."
-    require_hub(name, "dataset", advice)
-    import datasets
-
-    rows = datasets.load_dataset(name, *subset, split="train").select_columns(columns)
-    return questions_of(enumerate(rows, 1), task, name)
+    return {"math": kit.hub_data.openr1, "code": kit.hub_data.codeforces}[task]()
 
 
 def file_questions(path: str, task: str = "math", refusal=None) -> list[dict]:
@@ -222,7 +260,7 @@ def questions_of(rows, task: str, source: str, refusal=None) -> list[dict]:
             why = isinstance(question["prompt"], list) and refusal and refusal(question["prompt"])
             if why:
                 raise ValueError(f"the chat template refuses it: {why}")
-            questions.append(question)
+            questions.append(question | {"id": id_of(row, number)})
         except ValueError as e:
             bad.append(f"{place(number)}: {e}")
 
@@ -241,7 +279,15 @@ def questions_of(rows, task: str, source: str, refusal=None) -> list[dict]:
     return questions
 
 
+def id_of(row: dict, number) -> str:
+    """What the data set calls a row, else its line."""
+    named = [row[column] for column in ID_COLUMNS if isinstance(row.get(column), (str, int))]
+    return next((str(name) for name in named if str(name).strip()), place(number))
+
+
 def columns_wanted(task: str) -> str:
+    if task == "countdown":
+        return "numbers in numbers or nums, and their target in target"
     if task == "code":
         return (
             f"a question in {', '.join(CODE_COLUMNS)} and tests in inputs and outputs, a list of "
@@ -259,6 +305,8 @@ def question_of(row: dict, task: str) -> dict:
     The question is text, or a list of chat messages that ends with the user's (earlier turns then
     serve as examples). Raises ValueError, saying why not.
     """
+    if task == "countdown":
+        return kit.countdown.question_of(row)
     columns = CODE_COLUMNS if task == "code" else QUESTION_COLUMNS
     question = next((row[column] for column in columns if row.get(column)), None)
     if task == "code":
@@ -340,10 +388,14 @@ def worked_solution(row: dict, task: str, answer) -> str | None:
 
 def code_question(row: dict, question) -> tuple[object, dict, str]:
     """(question, tests, instruction) of a programming problem. Raises ValueError for bad tests."""
-    from verify import load_tests  # the rewards are imported where they are used
+    from verify import cpp_compiler, load_tests  # the rewards are imported where they are used
 
     tests = load_tests(row)
     instruction = STDIN_INSTRUCTION if tests["kind"] == "stdin" else FUNCTION_INSTRUCTION
+    if tests.get("language") == "cpp":
+        instruction = CPP_INSTRUCTION
+        if not cpp_compiler():
+            raise ValueError("it is to be answered in C++, and there is neither g++ nor clang++")
     if row.get("test_list") and "code" in tests:  # MBPP's problems name the function in their tests
         instruction = f"\nIt must pass this test:\n{tests['code'][0]}" + instruction
     if starter := row.get("starter_code") if tests["kind"] != "stdin" else None:

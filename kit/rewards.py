@@ -17,6 +17,7 @@ def verifier(cfg):
     if cfg.task == "code":
         print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
     try:
-        return verify.Grader("code" if cfg.task == "code" else "math", unsafe=cfg.unsafe_exec)
+        task = cfg.task if cfg.task in ("code", "countdown") else "math"
+        return verify.Grader(task, unsafe=cfg.unsafe_exec)
     except RuntimeError as e:
         raise UserError(str(e)) from None

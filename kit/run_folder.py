@@ -141,6 +141,12 @@ class RunFolder:
             self.ownership.marker["finished"] = True
             self.ownership.write_marker()
 
+    def keep_ids(self, ids: dict[str, list[str]]) -> None:
+        """RUN/questions.json: which rows of a data set are in which set (kit.questions.ids_of)."""
+        if self.writes and ids:
+            self.claim("questions.json")
+            write_json(self.path / "questions.json", ids)
+
     # the journal of rollouts ----------------------------------------------------------------------
     def read_journal(self) -> None:
         with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:

@@ -5,10 +5,25 @@ import re
 
 import numpy as np
 
-REVISION_WORDS = re.compile(
-    r"\b(wait|start(ing)? over|redo|wrong|mistake|correct(ion)?|re-?check|try again|rephrase"
-    r"|actually)\b",
-    re.IGNORECASE,
+# The paper's keywords of revising aloud (App. E.1), all 27. How it matches them is not stated: here
+# as whole words whatever their case, a place in the text once, as the longest that fits there
+# ("wait a minute" is not also "wait").
+KEYWORDS = (
+    *("wait", "hold on", "actually", "on second thought", "let me recheck", "let's recheck"),
+    *("let me check", "let's check", "let me recalculate", "let's recalculate", "let me correct"),
+    *("my mistake", "i made a mistake", "this is wrong", "that is wrong", "that's wrong"),
+    *("incorrect", "re-evaluate", "let's re-evaluate", "let me rethink", "let's rethink"),
+    *("let me double check", "let's double check", "wait a minute", "let me start over"),
+    *("let me try again", "oops"),
+)
+LONGEST_FIRST = sorted(KEYWORDS, key=len, reverse=True)
+KEYWORD = re.compile(rf"\b(?:{'|'.join(map(re.escape, LONGEST_FIRST))})\b", re.IGNORECASE)
+
+# What the tables below call the two rates
+CORRECTION = (
+    "mended: of the wrong first answers, the share that revising turns right\n"
+    "net correction: the paper's correction rate, (revised - first) / (100 - first) of the two "
+    "accuracies: right answers that get lost are subtracted"
 )
 
 
@@ -60,10 +75,26 @@ def percent(result: dict, key: str) -> str:
     return "{:5.1f} [{:.1f}, {:.1f}]".format(*in_percent)
 
 
+def net_correction(result: dict) -> float | None:
+    """The paper's correction rate (Sec. 3.2): (revised - first) / (100 - first), of accuracies in
+    per cent; negative where revising spoils more than it mends. None where all was right at first,
+    or nothing was revised."""
+    first, revised = result.get("initial_accuracy"), result.get("revised_accuracy")
+    if first is None or revised is None or first >= 1:
+        return None
+    return (revised - first) / (1 - first)
+
+
+def net_percent(result: dict) -> str:
+    """net_correction() as a cell of a table. It has no interval: it is of means, not of answers."""
+    net = net_correction(result)
+    return "-" if net is None else f"{100 * net:.1f}"
+
+
 def results_table(results: dict[str, dict]) -> str:
     """What a run prints at its end, and the README shows."""
     heading = ["", "sampled acc. %", "greedy acc. %", "tokens", "cut off %"]
-    heading += ["revised acc. %", "correction rate %"]
+    heading += ["revised acc. %", "mended %", "net correction %"]
     rows = [
         [
             name,
@@ -73,13 +104,14 @@ def results_table(results: dict[str, dict]) -> str:
             f"{100 * result['truncated']:.1f}",
             percent(result, "revised_accuracy"),
             percent(result, "correction_rate"),
+            net_percent(result),
         ]
         for name, result in results.items()
     ]
-    return table([heading, *rows])
+    return f"{table([heading, *rows])}\n{CORRECTION}"
 
 
 def revision_words(samples: list[dict]) -> float:
-    """Words of revising aloud per response, which SRT brings in and phase 2 takes out again (the
-    paper's self-evolution)."""
-    return float(np.mean([len(REVISION_WORDS.findall(s["text"])) for s in samples]))
+    """Keywords of revising aloud per response, which SRT brings in and phase 2 takes out again (the
+    paper's figure 6)."""
+    return float(np.mean([len(KEYWORD.findall(s["text"])) for s in samples]))

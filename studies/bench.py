@@ -4,6 +4,7 @@
     python studies/bench.py step --model SmolLM2.gguf            # one step of phase 2 on 16 rows
     python studies/bench.py linear                               # as batch and length grow
     python studies/bench.py precision --model SmolLM2.gguf       # does bfloat16 learn?
+    python studies/bench.py plan                                 # the plan of real models' steps
 
 `python -m studies.bench` is the same. Times are medians. "Peak" is the largest resident memory
 (VmHWM, so Linux alone) of a process that does nothing else.
@@ -30,6 +31,7 @@ from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import Parser
 from kit.tables import table
+from studies import fake_step
 from studies.steps import (
     RESPONSES,
     backward_phase2,
@@ -354,6 +356,7 @@ COMMANDS = {
     "linear": linear,
     "linear-once": linear_once,
     "precision": precision,
+    "plan": fake_step.plan,
 }
 
 
@@ -390,6 +393,10 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--rows", type=int, default=6)
     p.add_argument("--lr", type=float, default=5e-6)
     p.add_argument("--modes", default="fp32,fp32 with bf16 moments,split bf16,plain bf16")
+
+    p = of["plan"]
+    p.add_argument("--models", default=",".join(fake_step.MODELS), help="names of kit/models.json")
+    p.add_argument("--card", type=int, default=80, help="GB, for which settings are chosen")
 
     of["linear-once"].add_argument("--rows", type=int, required=True)
     of["linear-once"].add_argument("--tokens", type=int, required=True)

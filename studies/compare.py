@@ -30,8 +30,8 @@ import sdzero
 from kit.errors import UserError
 from kit.options import as_flags, check_ranges, flag_of, option, parse_options
 from kit.presets import is_tiny
-from kit.tables import table
-from studies.runs import read_metrics, read_options, read_results
+from kit.tables import CORRECTION, net_correction, table
+from studies.runs import own_folder, read_metrics, read_options, read_results
 from studies.statistics import mean_cell, over_runs, pass_at_k
 
 ROOT = Path(sdzero.__file__).resolve().parent
@@ -275,7 +275,10 @@ def measured(folder: Path, stage: str) -> dict:
         "seconds": last["seconds"],
     }
     nothing = dict.fromkeys(totals, 0)
-    return {"run": totals | shown_of(results[stage]), "base": nothing | shown_of(results["base"])}
+    of_run, of_base = totals | shown_of(results[stage]), nothing | shown_of(results["base"])
+    after_srt = results.get("srt", {})
+    of_run |= {f"srt_{name}": after_srt.get(name) for name in ("accuracy", "accuracy_ci")}
+    return {"run": of_run, "base": of_base}
 
 
 def shown_of(result: dict) -> dict:
@@ -283,8 +286,10 @@ def shown_of(result: dict) -> dict:
     shown = {}
     for name in (*ACCURACIES, "revised_accuracy", "correction_rate"):
         shown[name], shown[name + "_ci"] = result[name], result[name + "_ci"]
+    shown["net_correction_rate"] = net_correction(result)
     scores = result["scores"]
-    shown["pass_at_8"] = pass_at_k(scores, min(8, len(scores[0])))
+    shown["k"] = min(8, len(scores[0]))
+    shown["pass_at_k"] = pass_at_k(scores, shown["k"])
     return shown | {"mean_tokens": result["mean_tokens"]}
 
 
@@ -425,36 +430,34 @@ def leads_of(ours: dict, theirs: dict) -> list[dict]:
 
 def comparison_table(out: dict) -> str:
     """What compare prints."""
-    columns = ["samples", "trained tokens", "seconds", "sampled acc. %", "greedy acc. %"]
-    columns += ["pass@8 %", "tokens", "revised acc. %", "correction rate %"]
+    ablations = out["table"] == "ablations"
+    columns = ["samples", "trained tokens", "seconds", *["after SRT: sampled %"] * ablations]
+    columns += ["sampled acc. %", "greedy acc. %", pass_heading(out["rows"]), "tokens"]
+    columns += ["revised acc. %", "mended %", "net correction %"]
     rows = [["method", *columns, "SD-Zero leads by (sampled)"]]
     for r in out["rows"]:
         spent = [mean_cell(r[key], 1, 0, False) for key in ("samples", "trained_tokens", "seconds")]
+        if ablations:
+            spent.append(mean_cell(r["srt_accuracy"]) if r.get("srt_accuracy") else "")
         revised = [mean_cell(r[key]) for key in ("revised_accuracy", "correction_rate")]
+        revised.append(mean_cell(r["net_correction_rate"]))
         cells = [*spent, *(mean_cell(r[key]) for key in ACCURACIES)]
-        cells += [mean_cell(r["pass_at_8"], bounds=False)]
+        cells += [mean_cell(r["pass_at_k"], bounds=False)]
         cells += [mean_cell(r["mean_tokens"], 1, bounds=False), *revised]
         lead = r.get("sdzero_leads_by", {}).get("accuracy")
         rows.append([r["method"], *cells, mean_cell(lead) if lead else ""])
-    return table(rows)
+    return f"{table(rows)}\n{CORRECTION}"
+
+
+def pass_heading(rows: list[dict]) -> str:
+    """What the pass@k of these rows is called: k is 8, or as many samples as there were."""
+    k = int(rows[0]["k"]["mean"]) if rows else 8
+    return f"pass@{k} %"
 
 
 # --------------------------------------------------------------------------------------------------
 # Main
 # --------------------------------------------------------------------------------------------------
-MARK = {"study": "compare"}  # the options in the marker of compare's own folder
-
-
-def own_folder(out: Path, *files: str) -> None:
-    """Take the folder of a comparison, or go on in it. Raises UserError, before anything is
-    written, where it is somebody else's."""
-    ownership = kit.ownership.Ownership(out)
-    if ownership.marker["options"] not in ({}, MARK):
-        raise UserError(f"--out {out} holds a run, not a comparison: give another --out")
-    ownership.marker["options"] = MARK
-    ownership.claim(*files)
-
-
 def main(words: list[str]) -> int:
     """`eval.py compare`; 1 where a run failed. Raises UserError."""
     given = parse_options(words, CompareConfig, __doc__, SHOWN, prog="eval.py compare")
@@ -464,7 +467,7 @@ def main(words: list[str]) -> int:
     jobs = jobs_of(cfg, passed)
     out, methods = Path(cfg.out), cfg.table == "methods"
     file = out / ("results.json" if methods else "ablations.json")
-    own_folder(out, file.name, *["curve.png"] * methods)
+    own_folder(out, "compare", file.name, *["curve.png"] * methods)
 
     cores = os.cpu_count() if is_tiny(cfg.model) else 1
     done, failed = run_all(jobs, cfg.jobs or cores)

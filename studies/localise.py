@@ -8,6 +8,10 @@ which is phase 2's teacher: RUN/srt, or the base where the run has no phase 1. A
 log student(y_t | x, y_<t) - log reviser(y_t | x, y, P_r, y_<t): positive where the reviser, who has
 read the whole answer and its verdict, finds the token less likely than the generator did.
 
+The paper's figure sorts an answer's tokens, cuts them into 20 equal parts, and averages over 200
+wrong and 200 right answers. By what, it says in two ways: the KL over the whole vocabulary, or the
+absolute reward. Both are given, and the signed reward.
+
 Writes RUN/localise.json, RUN/localise.png, RUN/localise.html (every token, coloured) and
 RUN/localise.svg (the first wrong answer of the model that phase 2 starts from).
 """
@@ -29,17 +33,21 @@ from studies.runs import measuring_options, only_run_of, read_options, read_resu
 from studies.statistics import buckets, first_difference, top_share
 
 KINDS = {"wrong": 0.0, "right": 1.0}  # of answers: their rewards
-PARTS = 20  # of an answer's tokens, sorted by reward
+PARTS = 20  # of an answer's tokens, sorted
+WAYS = {  # what tokens are sorted by, and averaged
+    "reward": lambda s: s["token_reward"],
+    "absolute reward": lambda s: np.abs(s["token_reward"]),
+    "KL": lambda s: s["kl"],
+}
 FILES = ("localise.json", "localise.png", "localise.html", "localise.svg")
-SHOWN = {"run", "answers", "students", "shown", "device", "dtype", "unsafe_exec"}
+SHOWN = {"run", "answers", "draws", "students", "shown", "device", "dtype", "unsafe_exec"}
 
 
 @dataclass
 class LocaliseConfig(sdzero.Config):
     run: list = option((), "run folder of sdzero.py or baselines.py")
-    answers: int = option(
-        200, "sampled answers, to as many test questions", least=1, heading="localise"
-    )
+    answers: int = option(200, "wrong answers, and right ones", least=1, heading="localise")
+    draws: int = option(4, "answers to each test question, at most, to find them", least=1)
     students: str = option(
         "", "whose answers, with commas: base, or a checkpoint of RUN; empty: all of them"
     )
@@ -50,11 +58,9 @@ class LocaliseConfig(sdzero.Config):
 # Tokens and their rewards
 # --------------------------------------------------------------------------------------------------
 def scored_answers(run, student, reviser, questions: list[dict]) -> list[dict]:
-    """Sampled answers of the student with every token's reward and, on the embedded task, the place
-    of the first wrong token."""
-    contexts = [sdzero.chat_ids(run.tokenizer, q["prompt"]) for q in questions]
-    seed = derived_seed("localise", run.cfg.seed)
-    samples = sdzero.rollouts(run, student, questions, contexts, seed, "answers")
+    """Sampled answers of the student, cfg.answers of each kind where cfg.draws find so many, with
+    every token's reward and, on the embedded task, the place of the first wrong token."""
+    samples = answers_of_both_kinds(run, student, questions)
     for s in samples:
         s["teacher_context"] = sdzero.reviser_ids(run, s["context"], s["ids"], s["reward"])
         s["tokens"] = [run.tokenizer.decode([t]) for t in s["ids"]]
@@ -66,10 +72,25 @@ def scored_answers(run, student, reviser, questions: list[dict]) -> list[dict]:
     return samples
 
 
+def answers_of_both_kinds(run, student, questions: list[dict]) -> list[dict]:
+    """Up to cfg.answers wrong and as many right answers; every question is answered once before any
+    is again."""
+    contexts, cfg = [sdzero.chat_ids(run.tokenizer, q["prompt"]) for q in questions], run.cfg
+    found = {kind: [] for kind in KINDS}
+    for draw in range(cfg.draws):
+        seed = derived_seed("localise", cfg.seed, *[draw] * bool(draw))
+        samples = sdzero.rollouts(run, student, questions, contexts, seed, "answers")
+        for kind, of_it in found.items():
+            of_it += of_kind(samples, kind)[: cfg.answers - len(of_it)]
+        if all(len(of_it) == cfg.answers for of_it in found.values()):
+            break
+    return [sample for of_it in found.values() for sample in of_it]
+
+
 def add_token_rewards(run, student, reviser, samples: list[dict]) -> None:
     """Give each sample "token_reward", log student(y_t | x, y_<t) - log reviser(y_t | x, y, P_r,
-    y_<t), and "kl", phase 2's divergence there (Eq. 4), unclipped: a number per token."""
-    cfg = replace(run.cfg, kl_clip=0.0)
+    y_<t), and "kl", Eq. 4's divergence there, whatever the run's was: a number per token."""
+    cfg = replace(run.cfg, kl_clip=0.0, divergence="reverse", top_k=0)
     lengths = [len(s["teacher_context"]) + len(s["ids"]) for s in samples]
     for rows in kit.losses.micro_batches(lengths, run.room.tokens):
         batch = [samples[i] for i in rows]
@@ -98,14 +119,16 @@ def of_kind(samples: list[dict], kind: str) -> list[dict]:
 
 
 def localisation(samples: list[dict]) -> dict:
-    """One student's answers in numbers: token rewards in parts, concentration of the KL, and where
-    the reward peaks."""
+    """One student's answers in numbers: tokens in parts, sorted in three ways; concentration of the
+    KL, and where the reward peaks."""
     result = {"answers": {}, "buckets": {}, "top_tenth_of_kl": {}, "kl_per_answer": {}}
+    result["buckets"] = {way: {} for way in WAYS}
     for kind in KINDS:
         group = of_kind(samples, kind)
         result["answers"][kind] = len(group)
         if group:
-            result["buckets"][kind] = mean_curve(group)
+            for way, value_of in WAYS.items():
+                result["buckets"][way][kind] = mean_curve([value_of(s) for s in group])
             result["top_tenth_of_kl"][kind] = float(np.nanmean([top_share(s["kl"]) for s in group]))
             result["kl_per_answer"][kind] = mean(sum(s["kl"]) for s in group)
     placed = [s for s in samples if s.get("first_wrong") is not None]
@@ -114,10 +137,10 @@ def localisation(samples: list[dict]) -> dict:
     return result
 
 
-def mean_curve(group: list[dict]) -> dict:
-    """Token rewards, sorted and in equal parts, averaged over answers; "half" of a 95 %
-    interval."""
-    curves = np.array([buckets(s["token_reward"], PARTS) for s in group])  # (answers, parts)
+def mean_curve(group: list) -> dict:
+    """Values of each answer's tokens, sorted and in equal parts, averaged over answers; "half" of a
+    95 % interval."""
+    curves = np.array([buckets(values, PARTS) for values in group])  # (answers, parts)
     half = np.zeros(PARTS)
     if len(group) > 1:
         half = 1.96 * curves.std(0, ddof=1) / math.sqrt(len(group))
@@ -166,7 +189,7 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
     path = folder / "srt" if (folder / "srt" / "config.json").is_file() else cfg.model
     cfg = replace(cfg, model=str(path))
     questions = kit.questions.load_questions(cfg)
-    asked = questions[cfg.eval_split][: cfg.answers]
+    asked = questions[cfg.eval_split]
     result, page = {"reviser": cfg.model, "students": {}}, {}
 
     with sdzero.make_grader(cfg) as grader:
@@ -211,12 +234,7 @@ def localisation_report(result: dict) -> str:
     """The tables of what localise() returns."""
     columns = []  # (student, kind, its numbers) of each group of answers that is not empty
     for name, r in result["students"].items():
-        columns += [(name, kind, r) for kind in r["buckets"]]
-
-    parts = [["part", *(f"{name}, {kind}" for name, kind, _ in columns)]]
-    for j in range(PARTS):
-        values = [f"{r['buckets'][kind]['mean'][j]:+.3f}" for _, kind, r in columns]
-        parts.append([f"{100 * j // PARTS}-{100 * (j + 1) // PARTS} %", *values])
+        columns += [(name, kind, r) for kind in r["kl_per_answer"]]
 
     share_heading = "share of the KL in its top 10 % of tokens, %"
     kl = [["answers of", "", "number", "KL of an answer, nats", share_heading]]
@@ -224,8 +242,11 @@ def localisation_report(result: dict) -> str:
         nats, share = f"{r['kl_per_answer'][kind]:.2f}", f"{100 * r['top_tenth_of_kl'][kind]:.1f}"
         kl.append([name, kind, str(r["answers"][kind]), nats, share])
 
-    heading = f"read again by {result['reviser']}; mean token reward in nats, an answer's tokens"
-    lines = [f"{heading} sorted by it", table(parts), "", table(kl)]
+    lines = [f"read again by {result['reviser']}"]
+    for way in WAYS:
+        heading = f"mean {way} of a token in nats, an answer's tokens sorted by it"
+        lines += [heading, parts_table(columns, way), ""]
+    lines.append(table(kl))
     for name, r in result["students"].items():
         if hits := r.get("peak_at_first_wrong_token"):
             share, low, high = (f"{100 * x:.1f}" for x in (hits["share"], *hits["ci"]))
@@ -235,6 +256,15 @@ def localisation_report(result: dict) -> str:
                 f"{100 * hits['by_chance']:.1f} %)"
             )
     return "\n".join(lines)
+
+
+def parts_table(columns: list[tuple], way: str) -> str:
+    """A row for each part of an answer's tokens, sorted one way."""
+    parts = [["part", *(f"{name}, {kind}" for name, kind, _ in columns)]]
+    for j in range(PARTS):
+        values = [f"{r['buckets'][way][kind]['mean'][j]:+.3f}" for _, kind, r in columns]
+        parts.append([f"{100 * j // PARTS}-{100 * (j + 1) // PARTS} %", *values])
+    return table(parts)
 
 
 def main(words: list[str]) -> int:

@@ -59,6 +59,15 @@ def measuring_options(saved: dict) -> dict:
     return options
 
 
+def options_of_their_run(checkpoints: list[str]) -> dict:
+    """The measuring options of the first checkpoint that lies in a run folder; empty where none
+    does."""
+    for checkpoint in map(Path, checkpoints):
+        if checkpoint.is_dir() and (saved := read_options(checkpoint.parent)):
+            return measuring_options(saved)
+    return {}
+
+
 def read_results(folder: Path) -> dict:
     """{stage: what was measured behind it}; empty where nothing was yet."""
     return kit.files.read_results(folder)
@@ -72,6 +81,16 @@ def read_metrics(folder: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def own_folder(out: Path, study: str, *files: str) -> None:
+    """Take the folder of a study of many runs, or go on in it. Raises UserError, before anything is
+    written, where it is somebody else's."""
+    ownership, mark = kit.ownership.Ownership(out), {"study": study}
+    if ownership.marker["options"] not in ({}, mark):
+        raise UserError(f"--out {out} holds a run, not a comparison: give another --out")
+    ownership.marker["options"] = mark
+    ownership.claim(*files)
+
+
 def only_run_of(folders: list[str], verb: str) -> Path:
     """The one run folder that a study is about. Raises UserError."""
     if len(folders) != 1:
@@ -83,3 +102,36 @@ def only_run_of(folders: list[str], verb: str) -> Path:
             "sdzero.py or baselines.py wrote, such as out/tiny-arith-0"
         )
     return folder
+
+
+# --------------------------------------------------------------------------------------------------
+# Which row of the paper's tables a checkpoint is
+# --------------------------------------------------------------------------------------------------
+BASELINES = {"sft": "SFT", "rft": "RFT", "grpo": "GRPO", "sdft": "SDFT"}
+
+
+def paper_place(checkpoint: str) -> tuple[str, str]:
+    """(family, row) of a checkpoint, family being "" where the paper has none such."""
+    path = Path(checkpoint)
+    saved = read_options(path.parent) if path.is_dir() else {}
+    model = str(saved.get("model", checkpoint))
+    return family_of(model), row_of(saved, path.name) if saved else "base"
+
+
+def family_of(model: str) -> str:
+    return next((family for family in ("qwen", "olmo") if family in Path(model).name.lower()), "")
+
+
+def row_of(saved: dict, stage: str) -> str:
+    """What the paper calls the method of a run's stage; empty where it has none such."""
+    method = saved.get("method", "sdzero")
+    if stage == "base" or method in BASELINES:
+        return BASELINES[method] if stage == method else "base" * (stage == "base")
+    if stage == "sdzero":
+        whole = saved.get("l_revision", True) and saved.get("l_generation", "all") != "none"
+        return ("SD-Zero" if whole else "") if saved.get("phase1", True) else "phase 2 only"
+    if stage != "srt" or saved.get("l_answer"):
+        return ""
+    if not saved.get("l_revision", True):
+        return "SRT, L_generation only"
+    return "SRT" if saved.get("l_generation", "all") != "none" else "SRT, L_revision only"

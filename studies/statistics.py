@@ -20,8 +20,23 @@ def pass_at_k(scores, k: int) -> float:
     n = len(scores[0])
     if not 1 <= k <= n:
         raise ValueError(f"pass@{k} needs at least {k} samples per question, not {n}")
+    return float(np.mean(passes(scores, k)))
+
+
+def passes(scores, k: int) -> list[float]:
+    """The terms of pass_at_k(), one for each question."""
+    n = len(scores[0])
     none_right = [math.comb(n - int(sum(row)), k) / math.comb(n, k) for row in scores]
-    return float(np.mean([1 - p for p in none_right]))
+    return [1 - p for p in none_right]
+
+
+def bootstrapped(values, draws: int = 2000, seed: int = 0) -> list[float]:
+    """95 % interval of the mean of per-question values (n,): questions are drawn again, with all
+    that was measured of each, since samples of one question are no independent evidence."""
+    values = np.asarray(values, float)
+    drawn = np.random.default_rng(seed).integers(0, len(values), (draws, len(values)))
+    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+    return [float(low), float(high)]
 
 
 def paired_test(a, b, flips: int = 10_000, seed: int = 0) -> dict:

@@ -66,7 +66,7 @@ def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, sta
         assert ours["accuracy"]["values"][i] == run["sdzero"]["accuracy"]
         assert rows["base", 0]["accuracy"]["values"][i] == run["base"]["accuracy"]
         right_once = np.mean([any(question) for question in run["sdzero"]["scores"]])
-        assert ours["pass_at_8"]["values"][i] == right_once
+        assert ours["pass_at_k"]["values"][i] == right_once
         other = results_of(out / "runs" / f"sft-on-demonstrations-24-{seed}")
         assert other["base"] == run["base"]
         last = lines_of(out / "runs" / f"sd-zero-48-{seed}" / "metrics.jsonl")[-1]

@@ -4,11 +4,13 @@ import json
 import time
 
 import pytest
-from toys import message_of, python, small
+from toys import message_of, python, small, write_lines
 
 import baselines
 import eval as evaluation
+import kit
 import sdzero
+from studies import runs
 
 RESULT_FIELDS = {
     "accuracy",
@@ -45,6 +47,10 @@ def test_eval_compares_checkpoints(finished_run, coin, capsys, tmp_path):
     assert 0 < report["against_first"][checkpoints[1]]["accuracy"]["p"] <= 1
     for words in ("avg@2", "pass@2", "greedy", "correction rate", "sign-flip", "cut off"):
         assert words in out
+    assert "mended %" in out and "net correction %" in out and "(revised - first)" in out
+    r = report["checkpoints"][checkpoints[0]]
+    net = (r["revised_accuracy"] - r["initial_accuracy"]) / (1 - r["initial_accuracy"])
+    assert r["net_correction_rate"] == pytest.approx(net)
 
 
 def test_without_revise_nothing_is_revised(finished_run, coin, capsys):
@@ -52,6 +58,30 @@ def test_without_revise_nothing_is_revised(finished_run, coin, capsys):
     assert evaluation.main([str(folder / "srt"), "--eval-samples", "1"]) == 0
     out = capsys.readouterr().out
     assert "avg@1" in out and "correction rate" not in out and "paired" not in out
+
+
+def test_a_file_is_asked_whole_unless_a_split_is_given(finished_run, coin, capsys, tmp_path):
+    folder, _ = finished_run
+    rows = [{"question": f"{i}+1?", "answer": i + 1} for i in range(30)] + [{"question": "?"}]
+    file = write_lines(tmp_path / "q.jsonl", rows)
+    words = [str(folder / "srt"), "--data", file, "--max-tokens", "4", "--eval-samples", "1"]
+
+    def asked(*more):
+        target = tmp_path / "eval.json"
+        assert evaluation.main([*words, *more, "--json", str(target)]) == 0
+        report = json.loads(target.read_text())
+        return report["split"], report["questions"]
+
+    assert asked() == ("all", 30)
+    assert "1 of 31 rows left out: line 31" in capsys.readouterr().out
+    assert asked("--eval-questions", "7") == ("all", 7)
+    split, of_test = asked("--split", "test")
+    assert split == "test" and 1 <= of_test < 30
+    assert asked("--split", "val")[0] == "val" == asked("--eval-split", "val")[0]
+    assert asked("--split", "srt")[1] + asked("--split", "distil")[1] + 2 * of_test <= 30
+    capsys.readouterr()
+    message = message_of(capsys, evaluation.main, folder / "srt", "--split", "all")
+    assert "--data file" in message
 
 
 def test_runs_are_averaged(finished_run, capsys, tmp_path):
@@ -84,10 +114,10 @@ def test_checkpoint_of_a_baseline_is_measured_as_its_run_was(checkpoint, coin, t
 def test_checkpoint_of_a_run_without_one_phase(checkpoint, tmp_path, coin, changes):
     """A set of questions that was empty for the run is no contradiction for a measurement."""
     cfg = small(checkpoint, **changes)
-    saved = {name: value for name, value in vars(cfg).items() if name not in ("fresh", "plan")}
+    saved = kit.run_folder.options_of(cfg)
     (tmp_path / "run" / "sdzero").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text(json.dumps(saved))
-    options = evaluation.options_of_their_run([str(tmp_path / "run" / "sdzero")])
+    options = runs.options_of_their_run([str(tmp_path / "run" / "sdzero")])
     made = sdzero.make_config(evaluation.EvalConfig, model=checkpoint, **options)
     for name in ("srt_questions", "distil_questions", "eval_questions", "temperature"):
         assert getattr(made, name) == getattr(cfg, name)
@@ -99,7 +129,8 @@ def test_checkpoint_of_a_run_without_one_phase(checkpoint, tmp_path, coin, chang
 def test_help_is_quick_and_does_without_torch():
     source = """
 import sys, eval as evaluation
-for words in (["--help"], ["compare", "--help"], ["localise", "--help"], ["evolve", "--help"]):
+for words in (["--help"], ["compare", "--help"], ["localise", "--help"], ["evolve", "--help"],
+    ["bench", "--help"], ["paper", "--help"]):
     try:
         evaluation.main(words)
     except SystemExit as end:
@@ -109,7 +140,7 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
     start = time.time()
     out = python(source)
     assert time.time() - start < 2 * 4
-    for verb in ("compare", "localise", "evolve"):
+    for verb in ("compare", "localise", "evolve", "bench", "paper"):
         assert f"python eval.py {verb}" in out and f"usage: eval.py {verb}" in out
 
 

@@ -112,11 +112,11 @@ def test_what_was_trained_from_the_embedded_model_keeps_its_settings(trained_fro
 
 def test_a_run_prints_what_the_preset_chose(trained_from_tiny, tmp_path, checkpoint, coin, capsys):
     printed = trained_from_tiny[1]
-    line = next(line for line in printed.splitlines() if line.startswith("defaults of the"))
+    line = next(line for line in printed.splitlines() if line.startswith("by --recipe tiny"))
     assert f"--srt-lr {TINY['srt_lr']}" in line and f"--max-tokens {TINY['max_tokens']}" in line
     assert "--srt-epochs" not in line and "--srt-questions" not in line  # they were given
     train(small(checkpoint, method="srt", out=str(tmp_path / "run")))
-    assert "defaults of the" not in capsys.readouterr().out
+    assert "by --recipe tiny" not in capsys.readouterr().out
 
 
 def test_a_damaged_config_is_no_family(tmp_path):

@@ -23,7 +23,8 @@ from kit.errors import UserError
 from kit.files import save_checkpoint
 from sdzero import Config, Phrases
 
-FAMILIES = {family: sdzero.control_phrases(Config(), family) for family in ("qwen3", "olmo3")}
+THEIRS = Config(phrase_if_wrong="")  # the authors' code's, by family
+FAMILIES = {family: sdzero.control_phrases(THEIRS, family) for family in ("qwen3", "olmo3")}
 TEXT = (
     "Wait, this is it.\n\nThe sum of 12 and 3 is 15.\n\nLet me add.\n\na\n\nThe answer}\n\n"
     "Then we go.\n\n\nSo it goes.\n\n"
@@ -147,6 +148,7 @@ def test_a_delimiter_that_has_no_ids_of_its_own_is_refused():
 
 def test_prompt_answer_and_phrase_of_the_embedded_model_are_running_text(run_of):
     run = run_of(small(), end_ids=[2], folder=None)
+    run.phrases = sdzero.phrase_ids(run.tokenizer, FAMILIES["qwen3"])
     x = sdzero.chat_ids(run.tokenizer, addition(12, 34)["prompt"])
     y = run.tokenizer.encode("2+4+0=06;1+3+0=04;\\boxed{46}", add_special_tokens=False)
     context = sdzero.reviser_ids(run, x, [*y, 2], 0.0)
@@ -166,7 +168,9 @@ def test_control_phrases_by_family_and_override():
     right, wrong = "Let me rephrase the above solution.", "Wait, this response is wrong."
     assert FAMILIES["qwen3"] == Phrases(right, wrong + " Let me correct it.")
     assert FAMILIES["olmo3"] == Phrases(right, "Wrong. I need to redo all.")
-    assert sdzero.control_phrases(Config(), "llama") == FAMILIES["qwen3"]
+    assert sdzero.control_phrases(THEIRS, "llama") == FAMILIES["qwen3"]
+    papers = "Wait, this response is not correct, let me start over."
+    assert sdzero.control_phrases(Config(), "olmo3") == Phrases(right, papers)
     given = Config(phrase_if_right="R", phrase_if_wrong="W")
     assert sdzero.control_phrases(given, "olmo2") == Phrases(if_right="R", if_wrong="W")
 

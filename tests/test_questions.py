@@ -146,7 +146,7 @@ def test_chat_messages_as_questions(tmp_path, capsys):
         {"prompt": [{"role": "user"}], "answer": "4"},
     ]
     assert file_questions(write_rows(tmp_path / "q.jsonl", rows)) == [
-        {"prompt": shots, "answer": "4"}
+        {"prompt": shots, "answer": "4", "id": "line 1"}
     ]
     assert "2 of 3" in capsys.readouterr().out
 

@@ -96,7 +96,7 @@ def test_a_run_under_two_ranks_is_the_run_of_one(two_ranks, checkpoint, capsys):
     printed, folder = two_ranks
     assert whole_run(checkpoint, str(folder / "one")) == 0
     for stdout in (printed, capsys.readouterr().out):
-        assert stdout.count("correction rate %") == 1
+        assert stdout.count("mended %") == 1
     two, one = (json.loads((folder / name / "results.json").read_text()) for name in ("two", "one"))
     assert two["base"] == one["base"] and list(two) == list(one) == ["base", "srt", "sdzero"]
     records = [lines_of(folder / name / "revisions.jsonl") for name in ("two", "one")]

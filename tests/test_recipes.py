@@ -229,7 +229,7 @@ def test_longer_rows_are_left_out_and_counted(capsys):
 def test_sum_and_mean_differ_by_the_mean_length():
     """Of one batch the gradients have one direction: in both a long answer weighs by its tokens."""
     pairs, found = rows_of_ids(5), {}
-    tokens = sum(len(y) for _, y in pairs)
+    tokens = sum(len(s["ids"]) for s in as_samples(pairs))
     for reduction in ("sum", "mean"):
         run, model = plain_run(small(reduction=reduction)), random_model(1)
         samples = with_teacher(run, as_samples(pairs))

@@ -22,6 +22,7 @@ import baselines
 import kit
 import sdzero
 from kit.errors import UserError
+from kit.run_folder import NOW
 
 FIELDS = {
     "accuracy",
@@ -39,7 +40,7 @@ COUNTED = {"samples", "tokens", "seconds", "loss", "grad_norm", "lr"}
 def test_a_run_leaves_what_the_readme_promises(finished_run, checkpoint):
     folder, results = finished_run
     cfg = small(checkpoint, out=str(folder))
-    options = {k: v for k, v in asdict(cfg).items() if k not in ("fresh", "plan")}
+    options = {k: v for k, v in asdict(cfg).items() if k not in NOW}
     assert json.loads((folder / "config.json").read_text()) == options
     assert json.loads((folder / "results.json").read_text()) == results
     assert list(results) == ["base", "srt", "sdzero"] and results["base"]["n"] == 5

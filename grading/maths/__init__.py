@@ -9,7 +9,9 @@ From the bottom up; each room imports only from those above it in this list:
     literals    numbers that are written out, as exact fractions
     unfinished  what a finished answer does not hold
     words       choices, words, other bases, percentages
-    units       km, $, degrees
+    units       km, $, degrees, what is counted
+    names       what may stand on the left of =
+    parameters  k in k\\pi
     symbols     expressions, by math-verify and sympy
     values      whether two single values are the same
     reals       intervals and their unions

@@ -112,7 +112,7 @@ def _sign(character):
         return r"\not " + _sign(chr(int(kind, 16)))
     parts = "".join(chr(int(code, 16)) for code in codes)
     if kind == "<fraction>" and re.fullmatch(r"\d+⁄\d+", parts):
-        return r"\frac{%s}{%s}" % tuple(parts.split("⁄"))
+        return r"\frac{" + parts.replace("⁄", "}{") + "}"
     if name.startswith("DOUBLE-STRUCK CAPITAL") and len(parts) == 1:
         return rf"\mathbb{{{parts}}}"
     if kind == "<font>" and re.fullmatch("[A-Za-z]", parts):

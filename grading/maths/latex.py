@@ -79,8 +79,8 @@ TEXTS = (
 
 # Functions that are written as text
 FUNCTIONS = (
-    r"\\text ?\{ ?((?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)|sinh|cosh|tanh|log|ln|lg|gcd|lcm|max|min)"
-    r" ?\}(?= ?[\w\\({^])"
+    r"\\text ?\{ ?((?:arc)?(?:sin|cos|tan|cot|sec|csc|tg|ctg)|sinh|cosh|tanh|log|ln|lg|gcd|lcm|max"
+    r"|min) ?\}(?= ?[\w\\({^])"
 )
 
 MILLIONS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
@@ -144,6 +144,7 @@ def _one_name_for_each_command(text):
         text,
     )
     text = re.sub(r"\\bigl?|\\bigr?", "", text)
+    text = re.sub(r"(\\q?quad)(?=[a-zA-Z])", r"\1 ", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     text = re.sub(FUNCTIONS, lambda m: _command(m) + " ", text)
     text = re.sub(r"\\text ?\{([ .:]*)\}", lambda m: " " + m[1].strip(" .") + " ", text)
@@ -235,9 +236,7 @@ def _short_forms(text):
         text,
     )
     # \log_23 is the logarithm of 3: a subscript is one digit long where an argument must follow.
-    text = re.sub(
-        r"(\\log ?_ ?)(10(?=\d)|[2-9])(\d+)(?= ?(?:$|[-+=,)}\]<>/]))", r"\1{\2}\3", text
-    )
+    text = re.sub(r"(\\log ?_ ?)(10(?=\d)|[2-9])(\d+)(?= ?(?:$|[-+=,)}\]<>/]))", r"\1{\2}\3", text)
     text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
     text = _combinations(text)
     text = re.sub(r"(\\text\{ degree\}) ?([CFK])(?![A-Za-z])", r"\1\\text{\2}", text)

@@ -9,14 +9,16 @@ from grading.maths.brackets import split
 from grading.maths.characters import GREEK
 from grading.maths.words import NAMING, bends
 
-_LETTER = rf"(?:[A-Za-z]|\\(?:var)?(?:{'|'.join(sorted(GREEK))})(?![A-Za-z])|\\(?:ell|hbar)(?![A-Za-z]))"
+_LETTER = (
+    rf"(?:[A-Za-z]|\\(?:var)?(?:{'|'.join(sorted(GREEK))})(?![A-Za-z])|\\(?:ell|hbar)(?![A-Za-z]))"
+)
 _GREEK_CAPITAL = r"\\(?:Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![A-Za-z])"
 _MARKED = r"\\(?:overline|hat|widehat|vec|tilde|widetilde|dot|overrightarrow|mathcal|mathbb)"
 _INDEX = r"(?: ?_(?:\w|\{[^{}]*\}))?(?:'|\^ ?(?:\*|\{ ?\*? ?(?:\\prime ?)*\}|\\prime(?![A-Za-z])))*"
 _SYMBOL = rf"(?:{_LETTER}|{_GREEK_CAPITAL}|{_MARKED} ?(?:\{{[A-Za-z_0-9]+\}}|[A-Za-z])){_INDEX}"
-_WORD = r"(?:\\text ?\{[^{}]*\}|[A-Za-z]{2,})"
+_WORD = r"(?:\\text ?\{[^{}]*\}|[A-Z][A-Za-z]+|[A-Za-z]{4,})"  # xy is a product
 _MEASURE = (
-    rf"\|[A-Z]{{2}}\||\|\\(?:overline|vec|overrightarrow) ?\{{?[A-Za-z]+\}}?\||\[[A-Z]{{3,}}\]"
+    r"\|[A-Z]{2}\||\|\\(?:overline|vec|overrightarrow) ?\{?[A-Za-z]+\}?\||\[[A-Z]{3,}\]"
     r"|(?:\\?m ?)?\\(?:angle|triangle|measuredangle) ?\{?[A-Z]{1,3}\}?|(?:\\?m ?)?\\angle ?\{?\w\}?"
 )
 SYMBOL = re.compile(_SYMBOL)
@@ -25,8 +27,12 @@ NAME = re.compile(
     # a function value: f(2), f^{-1}(3), P(A \cap B)
     rf"|(?:{_SYMBOL}|{_WORD})(?: ?\^ ?\{{?-1\}}?)? ?\((?:[^()]|\([^()]*\))+\)"
     rf"|{_MEASURE}"
-    # Area of \triangle ABC
-    rf"|(?:\\text ?\{{[^{{}}]*\}} ?|[A-Za-z]{{2,}} )+(?:{_MEASURE}|{_SYMBOL}|[A-Za-z]{{2,}})?"
+    r"|(?:\\text ?\{[^{}]*\} ?|[A-Za-z]{2,} )+(?:[A-Za-z]{2,})?"
+)
+# area of \triangle ABC
+PART_OF = re.compile(
+    r"((?:\\text ?\{[^{}]*|[A-Za-z ]*)(?<![A-Za-z])(?:of|triangle|angle|segment|side) ?\}? ?)"
+    rf"(?:{_SYMBOL}|{_MEASURE}|[A-Z]{{2,4}})"
 )
 # What looks like a name, and works something out
 FUNCTION = re.compile(
@@ -38,9 +44,13 @@ FUNCTION = re.compile(
 def is_name(text):
     """Whether a text is a name. A word that negates, hedges or scales makes it none: not x."""
     text = text.strip()
+    part = PART_OF.fullmatch(text) if len(text) <= 100 else None
+    text = part[1].strip() if part else text
     if len(text) > 100 or NAME.fullmatch(text) is None:
         return False
-    words = re.findall(r"[A-Za-z']{2,}", re.sub(r"\\(?!text)[A-Za-z]+|\\text|_\{[^{}]*\}", " ", text))
+    words = re.findall(
+        r"[A-Za-z']{2,}", re.sub(r"\\(?!text)[A-Za-z]+|\\text|_\{[^{}]*\}", " ", text)
+    )
     head = words[0] if words else ""
     if FUNCTION.fullmatch(head) or "\\text" not in text and FUNCTION.fullmatch(head[:-1]):
         return False  # sin(x), and sinx
@@ -48,8 +58,9 @@ def is_name(text):
 
 
 def is_quantity(text):
-    """Whether a text is a name, or a sum of names, as in m + n = 5; or x : y."""
-    parts = re.split(r"\+|:", text)
+    """Whether a text is a name, a sum of names, as in m + n = 5, or a ratio: x : y, AB / CD."""
+    text = re.sub(r"\\frac ?\{ ?([A-Z]{2}) ?\} ?\{ ?([A-Z]{2}) ?\}", r"\1:\2", text)
+    parts = re.split(r"\+|:|(?<=[A-Z]{2})/(?=[A-Z]{2})", text)
     return all(is_name(part) for part in parts)
 
 

@@ -6,11 +6,12 @@ import re
 DECLARED = re.compile(
     r"[ ,;(]*(?:\\text ?\{ ?(?:,|and|for|where|with|any|some|all|integer|an|\s)*\} ?)?"
     r"(?:where|with|for)? ?([A-Za-z]) ?"
-    r"(?:\\in ?(\\mathbb ?\{?[ZN]\}?|\\text ?\{ ?[ZN] ?\}|[ZN])(?![A-Za-z]) ?((?:[\^_] ?\{?[+*0]\}? ?)*)"
+    r"(?:\\in ?(\\mathbb ?\{?[ZN]\}?|\\text ?\{ ?[ZN] ?\}|[ZN])(?![A-Za-z])"
+    r" ?((?:[\^_] ?\{?[+*0]\}? ?)*)"
     r"|\\text ?\{ ?(?:is )?(?:an |any )?integer ?\}|\(?(?:is )?(?:an |any )?integer)[ )]*$"
 )
 LETTERS = "jklmnN"
-# A whole number of half turns: the letter beside \pi or degrees, or in brackets beside it, not raised
+# A whole number of half turns: the letter, not raised, beside \pi or degrees or in brackets there
 TURNS = (
     r"(?<![A-Za-z\\^_])%s(?! ?\^)(?: ?\}? ?(?:\{\d+\})?| ?[+-] ?\d+ ?\)) ?(?:\\cdot ?)?"
     r"(?:\\pi|\d+ ?\\text\{ degree)"

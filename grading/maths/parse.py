@@ -38,9 +38,7 @@ OR = re.compile(WORD % ("or", "or") + r"|\\lor(?![A-Za-z])")
 AND = re.compile(WORD % ("and", "and") + r"|\\land(?![A-Za-z])|&")
 COMMA = re.compile(r"[,;]|\\newline")
 CUP = re.compile(r"\\cup(?![A-Za-z])|(?<= )U(?= )")
-MINUS_SET = re.compile(
-    r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?= ?\\\{)"
-)
+MINUS_SET = re.compile(r"\\setminus(?![A-Za-z])|\\backslash(?![A-Za-z])|-(?= ?\\\{)")
 ANY = re.compile(rf"{OR.pattern}|{AND.pattern}|{COMMA.pattern}")
 ALL_BUT = re.compile(
     r"(?:\\text ?\{ ?)?all real(?: number)?s?,? except(?: for)? ?\}?(.*?)\}?", re.IGNORECASE
@@ -76,7 +74,7 @@ def parse_answer(text, agree):
         if measure := added_up(inner):
             return ("value", measure)
         if (
-            re.fullmatch(r"[A-Z](?: ?[,;] ?[A-Z])+", inner)
+            re.fullmatch(r"[A-Z](?: ?[,;] ?[A-Z])+|[-\d.]+ ?percent(?:age)?", inner)
             or re.search(r"[\d=<>\\]", inner)
             and not re.search(r"[A-Za-z]{3,}.*[A-Za-z]{3,}.*[A-Za-z]{3,}", inner)
             or OR.search(inner)
@@ -183,7 +181,10 @@ def _difference_of_sets(text, left, right):
 
 
 # A number before a matrix or a tuple
-SCALED = re.compile(r"([^(\[{]*?(?:\{[^()]*\}|\([^()]*\))?) ?(?:\\cdot|\\times|\*)? ?([(\[]? ?\\begin.*|\(.*,.*\))")
+SCALED = re.compile(
+    r"([^(\[{]*?(?:\{[^()]*\}|\([^()]*\))?) ?(?:\\cdot|\\times|\*)? ?"
+    r"([(\[]? ?\\begin.*|\(.*,.*\))"
+)
 
 
 def _scaled(text, parse):

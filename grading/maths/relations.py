@@ -17,14 +17,14 @@ from grading.maths.units import split_unit
 
 # Negated relations too (\nless, \notin, whatever \not was put before): none of them may be lost.
 RELATION = re.compile(
-    r"=|<|>|\\n?(?:leq|geq|eq|less|gtr|approx|equiv|sim|simeq|cong|propto|subset|supset|prec|succ|mid"
-    r"|parallel|perp|lesssim|gtrsim|doteq|triangleq|coloneqq|ll|gg|le|ge|gt|lt)(?:eq|eqq|slant)?"
+    r"=|<|>|\\n?(?:leq|geq|eq|less|gtr|approx|equiv|sim|simeq|cong|propto|subset|supset|prec"
+    r"|succ|mid|parallel|perp|lesssim|gtrsim|doteq|triangleq|ll|gg|le|ge|gt|lt)(?:eq|eqq|slant)?"
     r"(?![A-Za-z])|\\(?:in|ni|notin|not|n[<>])(?![A-Za-z])|\\n[<>]"
 )
 ORDER = ("<", ">", "\\leq", "\\geq")
 MODULUS = re.compile(
-    r"(?:(.*?)(?:\\equiv|=))?((?:(?!\\equiv|=).)*?)[ ,(]*(?:\\[pb]?mod|\\pod|mod(?:ulo)?)(?![a-z]) ?"
-    r"[{(]? ?([^{}()=,]+?) ?[)}]*"
+    r"(?:(.*?)(?:\\equiv|=))?((?:(?!\\equiv|=).)*?)[ ,(]*"
+    r"(?:\\[pb]?mod|\\pod|mod(?:ulo)?)(?![a-z]) ?[{(]? ?([^{}()=,]+?) ?[)}]*"
 )
 
 

@@ -16,6 +16,7 @@ from grading.maths.parameters import one_parameter
 from grading.maths.parse import joined, parse_answer
 from grading.maths.reals import as_reals, merged
 from grading.maths.symbols import difference, proportional
+from grading.maths.unfinished import bare
 from grading.maths.values import same_value
 
 
@@ -85,6 +86,9 @@ def same(a, g):
 
     if a[0] in ("equation", "named") and g[0] in ("equation", "named"):
         return _same_equation(a, g)
+    # Of the gold answer, any left side without digits says what is asked for: AB + BC = 5
+    if g[0] == "equation" and not re.search(r"\d", re.sub(r"_(?:\w|\{[^{}]*\})", "", g[1][0])):
+        return not re.search("[A-Za-z]", bare(g[1][1])) and same(a, _parsed(g[1][1]))
     if a[0] == "order" == g[0]:
         return _same_order(a, g)
     if a[0] == "relation" == g[0]:

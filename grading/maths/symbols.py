@@ -62,11 +62,12 @@ def _points(symbols, small=False):
 
     symbols = sorted(symbols, key=str)
     for k in range(4):
-        yield {
-            s: Rational(1000 * (i + 2) + 377 * k * (i + 1) + 89, 701 + 31 * i + 11000 * small * (i + 1))
-            * (-1 if k == 3 or (k == 2 and i % 2) else 1)
-            for i, s in enumerate(symbols)
-        }
+        values = {}
+        for i, s in enumerate(symbols):
+            under = 701 + 31 * i + (11000 * (i + 1) if small else 0)
+            sign = -1 if k == 3 or (k == 2 and i % 2) else 1
+            values[s] = sign * Rational(1000 * (i + 2) + 377 * k * (i + 1) + 89, under)
+        yield values
 
 
 def _integers(symbols):

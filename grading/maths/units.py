@@ -96,9 +96,11 @@ TAIL = re.compile(
 )
 
 # Chinese, Japanese and Korean words for things that are counted
-COUNTERS = set("个個人名位只隻本张張枚条條块塊次回岁歳种種件辆輛棵朵头頭匹页頁支台座间間组組개명")
+COUNTERS = set("个個人名位只隻本张枚条條块塊次回岁歳种種件辆輛棵朵头頭匹页頁支台座间間组개명")
 # Plurals without an s, and what may stand behind a unit: 7 years old
-PLURALS = set("people men women children feet mice fish sheep deer dice data vertices matrices".split())
+PLURALS = set(
+    "people men women children feet mice fish sheep deer dice data vertices matrices".split()
+)
 BEHIND = set("old long tall wide high deep each apart away left total altogether".split())
 ADJECTIVE = re.compile(r".*(?:ive|al|ic|id|ed|ous|able|ible|ful|less|ing|ary|est)")
 # \frac{\text{km}}{\text{h}}, and with known units \frac{km}{h}

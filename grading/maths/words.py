@@ -1,4 +1,4 @@
-"""Answers that are no plain numbers: choices, words, numbers in words and in another base, percents.
+"""Answers that are no plain numbers: choices, words, numbers in words or another base, percents.
 
 Each function recognises one such form in a cleaned text and returns it in one spelling, or None.
 """
@@ -23,30 +23,45 @@ PARTS |= {"twelfth": 12}
 
 # Words that negate, scale or reckon with what they stand beside, also with an s
 SCALING = set(
-    "negative opposite inverse reciprocal complement factorial percent percentage fail invalid "
-    " score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
+    "negative opposite inverse reciprocal complement factorial percent percentage percentile fail "
+    "invalid score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
 )
 # Words that belong to a name: "the number of cars", "correct answer"
 NAMING = set("a an the of to in is are was be its this answer correct right reward".split())
-# Words that retract or hedge, and words that make a sentence of what they stand beside
+# Words that take back what they stand beside
+RETRACTING = set(
+    "wrong incorrect incorrectly rejected eliminated excluded retracted denied negated cancelled "
+    "crossed removed ruled mistake mistaken error oops nope sorry typo guess guessed guessing "
+    "unsure uncertain doubtful dubious maybe perhaps null void".split()
+)
+# Words that hedge, and words that make a sentence of what they stand beside
 BENDING = set(
     "were been has have had does do did can could should would will may might must "
     "isnt arent wasnt cannot not no nor none never neither either or and xor but if then else so "
-    "unless except without minus plus times divided over under up out off than as like "
-    "maybe perhaps possibly probably likely about approximately around nearly roughly almost "
+    "unless except without minus plus times divided over under up down out off than as like "
+    "likely about approximately around nearly roughly almost "
     "approx circa ca only exactly just instead always otherwise "
     "least most more less fewer at any every some other others something anything everything "
-    "nothing whatever unknown undefined infinite false true wrong incorrect rejected eliminated "
-    "mistake typo oops wait nope sorry ignore previous all instructions because etc vs versus "
-    "means equals squared cubed doubled halved tripled twice thrice double triple modulo mod root power log "
-    "sqrt yes us zero".split()
+    "nothing whatever unknown undefined infinite false true nil nought maximum minimum max min "
+    "wait ignore previous all instructions because etc vs versus "
+    "means equals squared cubed doubled halved tripled twice thrice double triple modulo mod root "
+    "power cube log ln sqrt yes us zero".split()
+)
+
+
+# ... but may be the text of an option
+QUANTITIES = set(
+    "unknown undefined infinite false true none nothing zero doubled halved tripled twice double "
+    "triple maximum minimum all some any yes no".split()
 )
 
 
 def bends(word):
     """Whether a word changes what stands beside it, so that it is no unit and no name."""
     word = word.lower().replace("'", "")
-    if word in BENDING or word.removesuffix("s") in SCALING or scale(word) is not None:
+    if word in BENDING or word in RETRACTING or scale(word) is not None:
+        return True
+    if word in SCALING or word.removesuffix("s") in SCALING:
         return True
     return word.endswith(("ly", "ish", "fold", "illion", "illions", "illiards"))
 
@@ -98,7 +113,7 @@ def number_in_words(words):
 
 
 def in_figures(words):
-    """The number that words begin with as text, and the rest: "five apples"; None if they do not."""
+    """5\\text{ apples } for "five apples"; None for words that do not begin with a number."""
     words = (words or "").split()
     for at in range(min(len(words), 12), 0, -1):
         number = number_in_words(" ".join(words[:at]))
@@ -160,16 +175,19 @@ def is_one_option(text):
 
     "3", "12 cm", "None of the above"; but not "3 or (B) 4", "is wrong", "BCDE".
     """
+    if re.match(r"\\(?:n?leq|n?geq|n?sim|approx|equiv)(?![a-z])|[%'_^]|\.\.\.", text):
+        return False
     second = r"[(\[] ?[A-Za-z] ?[)\]]|(?<![A-Za-z\\])[A-Z][.:)]|(?<![A-Za-z\\])[A-Z] ?[A-Z]"
     if re.search(second + r"|\?|\\(?:lor|land|to|neq|not|n?[A-Za-z]*arrow)(?![A-Za-z])", text):
         return False
     words = re.findall(r"(?<![A-Za-z\\])[A-Za-z']+", text)
+    if words and all(word in BENDING - QUANTITIES for word in words):
+        return False
     # The text of an option is a phrase of its own; a verdict goes on in small letters.
-    verdicts = {"or", "but", "maybe", "perhaps", "wrong", "incorrect", "rejected", "eliminated"}
-    if set(words) & verdicts or words[:1] and words[0] in ("is", "are", "was", "and"):
+    if set(words) & {"or", "but", *RETRACTING} or set(words[:1]) & {"is", "are", "was", "and"}:
         return False
     return not re.search(
-        r"n't|[a-z] [A-E](?![A-Za-z])|(?:^|[,;.-]) ?"
+        r"n't|[a-z] [A-E](?![A-Za-z])|(?:^|[,;.(-]) ?"
         r"(?:[A-E]|[Nn]o|not|[Ww]ait|[Aa]ctually|false|invalid|[a-z]+ly)(?![A-Za-z])",
         text,
     )
@@ -179,7 +197,7 @@ def as_words(text):
     """A text answer in lower case without quotes and punctuation, or None if it is no text."""
     wrapped = "\\text" in text
     plain = re.sub(r"\\text ?\{([^{}]*)\}", r" \1 ", text)
-    if re.search(r"[\\^_=<>{}+*/?]", plain) or not re.search(r"[^\W\d]", plain):
+    if plain[:1] == "-" or re.search(r"[\\^_=<>{}+*/?]", plain) or not re.search(r"[^\W\d]", plain):
         return None
     if (
         not wrapped
@@ -217,5 +235,7 @@ def as_based(text):
 
 def split_percent(text):
     """(text without its percent sign, whether it had one)."""
-    shorter = re.sub(r" ?(?:%|\\text\{ ?(?:percent|per cent|%) ?\}|percent)$", "", text)
+    shorter = re.sub(
+        r" ?(?:%|\\text\{ ?(?:percent(?:age)?|per cent|pct|%) ?\}|percent(?:age)?|pct)$", "", text
+    )
     return (shorter.strip(), True) if shorter != text and shorter.strip() else (text, False)

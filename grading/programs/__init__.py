@@ -14,6 +14,7 @@ In the caller:
     functional  tests that call a function, their arguments and results as data
     formats     the tests of a row in one form
     response    the program in a response
+    cpp         the C++ compiler of this host (in the worker: a program made by it)
 
 In the code worker, from the bottom up (Linux only):
 

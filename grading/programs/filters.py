@@ -139,19 +139,20 @@ REFUSE = 0x50000 | errno.EPERM
 NO_SUCH_CALL = 0x50000 | errno.ENOSYS
 
 
-def refuse_system_calls():
+def refuse_system_calls(may_fork=False):
     """A seccomp filter for this process and all it becomes.
 
-    No new processes (threads are fine), sockets, signals to others, kernel features.
+    No new processes (threads are fine) unless it may fork, sockets, signals to others, kernel
+    features.
     """
-    code = _filter(*NUMBERS[os.uname().machine])
+    code = _filter(*NUMBERS[os.uname().machine], may_fork)
     program = b"".join(struct.pack("HBBI", *step) for step in code)
     buffer = ctypes.create_string_buffer(program)
     filter_ = ctypes.create_string_buffer(struct.pack("HP", len(code), ctypes.addressof(buffer)))
     call("prctl", PR_SET_SECCOMP, 2, filter_, 0, 0)
 
 
-def _filter(column, architecture, numbers):
+def _filter(column, architecture, numbers, may_fork=False):
     """The filter as BPF: steps (instruction, steps to skip if true, if false, operand).
 
     The number of the call stays loaded; a rule that looks at an argument loads it again at its end.
@@ -166,18 +167,19 @@ def _filter(column, architecture, numbers):
         # The x32 numbers would slip past.
         code += [(AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, KILL)]
     for name, pair in REFUSED.items():
-        if pair[column] is not None:
+        if pair[column] is not None and not (may_fork and name in ("fork", "vfork")):
             verdict = KILL if name in FATAL else REFUSE
             code += [(EQUAL, 0, 1, pair[column]), (RETURN, 0, 0, verdict)]
     # libc then uses clone, whose flags the filter can see: CLONE_THREAD must be set.
     code += [(EQUAL, 0, 1, numbers["clone3"]), (RETURN, 0, 0, NO_SUCH_CALL)]
-    code += [
-        (EQUAL, 0, 3, numbers["clone"]),
-        (LOAD, 0, 0, FIRST),
-        (ANY_BIT, 1, 0, 0x10000),
-        (RETURN, 0, 0, KILL),
-        (LOAD, 0, 0, NUMBER),
-    ]
+    if not may_fork:
+        code += [
+            (EQUAL, 0, 3, numbers["clone"]),
+            (LOAD, 0, 0, FIRST),
+            (ANY_BIT, 1, 0, 0x10000),
+            (RETURN, 0, 0, KILL),
+            (LOAD, 0, 0, NUMBER),
+        ]
     # Signals to oneself only
     for name in ("kill", "tgkill"):
         code += [
@@ -210,10 +212,10 @@ def _filter(column, architecture, numbers):
     return code + [(RETURN, 0, 0, ALLOW)]
 
 
-def landlock():
+def landlock(scratch=None):
     """Landlock for this process: it may read and execute what is visible, and nothing else.
 
-    OSError if the kernel has no Landlock.
+    scratch: a folder that it may also write into. OSError if the kernel has no Landlock.
     """
     version = call("syscall", 444, None, 0, 1)
     # The access rights that this version knows
@@ -230,6 +232,7 @@ def landlock():
     granted = [(path, 0b1101) for path in visible_folders() + numpy]
     granted += [(os.path.dirname(path), 0b1000) for path in numpy]
     granted += [("/dev/" + name, 0b0110) for name in ("null", "zero", "urandom")]
+    granted += [(scratch, everything)] if scratch else []
     for path, rights in granted:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)

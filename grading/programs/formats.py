@@ -1,6 +1,7 @@
 """The tests of a row, in the forms that data sets have them, brought to one form.
 
-{"kind": "stdin", "cases": [[input, output], ...], "seconds": 5, "memory": 1024}
+{"kind": "stdin", "cases": [[input, output], ...], "seconds": 5, "memory": 1024}, and where the
+ program is to be C++ "language": "cpp"
 {"kind": "call", "entry": name, "calls": [[arguments, result], ...], "seconds": 5, "memory": 1024}
 {"kind": "assert", "setup": code, "code": [code, ...], "entry": name or None, "prompt": text,
  "check": whether the code defines check(candidate), "seconds": 5, "memory": 1024}
@@ -44,7 +45,7 @@ def load_tests(row):
     `entry_point`, or with a list of {input, output} under one of HOLDERS; or such a list itself, or
     a list of assertions, or one text of them. Columns that hold nothing count as absent. Optional:
     time_limit (CPU seconds), memory_limit (MiB), exact, test_setup_code, test_imports, prompt,
-    fn_name, metadata, starter_code.
+    fn_name, metadata, starter_code; language, where "cpp" (or "c++") asks for C++.
     """
     if isinstance(row, (str, bytes)):
         try:
@@ -79,6 +80,10 @@ def load_tests(row):
         if forms[0].startswith("private_test") and other.startswith("public_test"):
             tests = _both(tests, more)
     _refuse_two_results(tests)
+    if str(row.get("language", "")).lower() in ("cpp", "c++"):  # any other is the text's, or Python
+        if tests["kind"] != "stdin":
+            raise ValueError("a C++ program can be tested by its input and output alone")
+        tests["language"] = "cpp"
     return tests
 
 

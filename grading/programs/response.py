@@ -5,9 +5,16 @@ import re
 from grading.bounds import MAX_PROGRAM
 from grading.programs.formats import load_tests
 
+# What a block of each language may be marked as
+MARKS = {
+    "python": ("python", "py", "python3"),
+    "cpp": ("cpp", "c++", "cc", "cxx", "cpp17", "c++17"),
+}
 
-def last_program(response):
-    """The source in the last ```python block (also ```py, ```python3), or None.
+
+def last_program(response, language="python"):
+    """The source in the last ```python block (also ```py, ```python3), or that of another language,
+    or None.
 
     A block that was never closed is no program: the response was cut off.
     """
@@ -21,13 +28,13 @@ def last_program(response):
             fence = re.match(r"(\s*(?:(?:[>*-]|\d+[.)]) )?\s*)(`{3,}|~{3,})\s*([\w+-]*)", line)
             if fence and "`" not in line[fence.end(2) :]:
                 block, ticks, indent = [], fence[2], len(fence[1].expandtabs())
-                python = fence[3].lower() in ("python", "py", "python3")
+                wanted = fence[3].lower() in MARKS[language]
         elif (
             mark.startswith(ticks)
             and not mark.strip(ticks[0])
             and not (len(line) - len(line.lstrip()) > indent + 3 and _in_docstring(block))
         ):
-            if python:
+            if wanted:
                 program = "\n".join(block) + "\n"
             block = None
         elif (
@@ -38,7 +45,7 @@ def last_program(response):
         ):
             # The fence stuck to the last line.
             block.append(line.rstrip()[: -len(ticks)])
-            if python:
+            if wanted:
                 program = "\n".join(block) + "\n"
             block = None
         else:
@@ -46,7 +53,7 @@ def last_program(response):
             if indent and line[:indent].strip(" \t") == "" and "\t" in line[:indent]:
                 line = line.expandtabs(8)
             block.append(line[indent:] if not line[:indent].strip() else line)
-    if block is not None and python:
+    if block is not None and wanted:
         return None  # cut off inside the program
     return program
 
@@ -62,9 +69,10 @@ def prepare_code(response, tests):
         tests = load_tests(tests)
     except Exception as error:
         return (0.0, f"bad row: {error}"), None
-    program = last_program(response)
+    language = tests.get("language", "python")
+    program = last_program(response, language)
     if program is None:
-        return (0.0, "no complete ```python block"), None
+        return (0.0, f"no complete ```{language} block"), None
     try:
         size = len(program.encode())
     except UnicodeEncodeError:

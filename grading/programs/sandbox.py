@@ -5,6 +5,8 @@ import fcntl
 import math
 import os
 import resource
+import select
+import shutil
 import signal
 import struct
 import tempfile
@@ -29,6 +31,7 @@ from grading.programs.linux import (
     mount,
 )
 from grading.programs.namespaces import enter_namespaces
+from grading.programs.process import Clock
 from grading.programs.visible import numpy_folders, python
 
 # All that a program finds in its environment
@@ -40,19 +43,23 @@ ENVIRONMENT = {
 }
 
 
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+KEPT = 3  # the one descriptor, beside the standard ones, that a child may keep
+
+
 def _file_of(data):
     """A descriptor of a file in memory that holds the data and cannot be changed."""
     fd = os.memfd_create("input", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    _write(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    return fd
+
+
+def _write(fd, data):
     data = memoryview(data)
     while data:
         data = data[os.write(fd, data) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    fcntl.fcntl(
-        fd,
-        fcntl.F_ADD_SEALS,
-        fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
-    )
-    return fd
 
 
 class Sandbox:
@@ -77,14 +84,18 @@ class Sandbox:
             atexit.register(lambda: os.rmdir(self.empty))
 
     def start(self, boot, program, seconds, memory, given=None):
-        """Start a candidate: boot, a text of grading/candidate, runs the program.
+        """Start a candidate: boot, a text of grading/candidate, runs the program. Without boot
+        (None) the program is what compile() gave.
 
         Returns (pid, its standard output), or with no input given (pid, its standard input, its
         standard output). The input is a file, as on Codeforces, where programs ask for its size.
         The candidate is killed when the calling process ends.
         """
         isolated = ["-I", "-S", "-B", "-X", "utf8"]
+        file, kept = (self.python, None) if boot else (KEPT, program)
         arguments = [self.python, *isolated, "-c", boot, program, self.packages]
+        if not boot:
+            arguments = ["main"]
         ours_in, ours_out, go = (
             os.pipe() if given is None else (_file_of(given),),
             os.pipe(),
@@ -108,8 +119,8 @@ class Sandbox:
                     os.closerange(0, 1024)
                     status = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
                     os._exit(status if status >= 0 else 128 - status)
-                self._become(ours_in[0], ours_out[1], seconds, memory)
-                os.execve(self.python, arguments, ENVIRONMENT)
+                self._become(ours_in[0], ours_out[1], (seconds, memory), kept)
+                os.execve(file, arguments, ENVIRONMENT)
             except BaseException as error:
                 os.write(1, f"sandbox: {error}".encode())
             finally:
@@ -127,14 +138,77 @@ class Sandbox:
         os.set_blocking(ours_in[1], False)
         return pid, ours_in[1], ours_out[0]
 
-    def _become(self, stdin, stdout, seconds, memory):
-        """In the child: give up everything, in an order that works."""
+    def compile(self, command, source, seconds, memory):
+        """Make a program of main.cpp: (descriptor of it, "") or (None, what was said).
+
+        The command finds main.cpp in an empty folder, where it writes `program`.
+        """
+        made = os.memfd_create("program", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        back, to = os.pipe()
+        namespaces = self.level == "namespaces"
+        scratch = "/tmp" if namespaces else tempfile.mkdtemp(prefix="verify-")
+        pid = os.fork()
+        if pid == 0:
+            code = 127
+            try:
+                self._become(os.open(os.devnull, os.O_RDONLY), to, (seconds, memory), made, scratch)
+                code = self._run_compiler(command, source, scratch)
+            except BaseException as error:
+                os.write(1, f"sandbox: {error}".encode())
+            finally:
+                os._exit(code)
+        os.close(to)
+        os.set_blocking(back, False)
+        said, late = _until_closed(back, 2 * seconds)
+        os.close(back)
+        try:
+            os.killpg(pid, signal.SIGKILL)  # it is over, or late
+        except (ProcessLookupError, PermissionError):
+            pass
+        status = os.waitpid(pid, 0)[1]
+        if not namespaces:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if status == 0 and os.fstat(made).st_size:
+            fcntl.fcntl(made, fcntl.F_ADD_SEALS, SEALS)
+            return made, ""
+        os.close(made)
+        return None, f"time limit ({seconds} CPU seconds)" if late else said[:200] or "no reason"
+
+    def _run_compiler(self, command, source, scratch):
+        """In the child: the compiler in a process of its own, then its program goes into KEPT."""
+        os.chdir(scratch)
+        with open("main.cpp", "wb") as file:
+            file.write(source.encode("utf-8", "replace"))
+        compiler = os.fork()
+        if compiler == 0:
+            try:
+                os.dup2(1, 2)
+                os.closerange(3, 1024)
+                environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "TMPDIR": scratch}
+                os.execve(command[0], command, {**environment, "LANG": "C.UTF-8"})
+            finally:
+                os._exit(127)
+        if os.waitpid(compiler, 0)[1]:
+            return 1
+        with open("program", "rb") as file:
+            _write(KEPT, file.read())
+        return 0
+
+    def _become(self, stdin, stdout, limits, kept=None, scratch=None):
+        """In the child: give up everything, in an order that works.
+
+        limits: (CPU seconds, MiB). kept: a descriptor that stays open, as KEPT. scratch: the folder
+        of a compiler, which may write there and start its parts.
+        """
+        seconds, memory = limits
         os.setsid()
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        os.closerange(3, 1024)
+        if kept is not None:
+            os.dup2(kept, KEPT)
+        os.closerange(3 if kept is None else KEPT + 1, 1024)
         if self.level == "namespaces":
             call("unshare", CLONE_NEWNS | CLONE_NEWIPC)
             mount(
@@ -145,6 +219,8 @@ class Sandbox:
                 f"size={SCRATCH}m,nr_inodes=4096,mode=1777",
             )
             try:
+                if scratch:  # a compiler has no namespace of processes of its own
+                    raise OSError
                 mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
             except OSError:  # some containers forbid it; only /dev/stdin is missed
                 mount("tmpfs", "/proc", "tmpfs", MS_RDONLY, "size=4k")
@@ -178,9 +254,9 @@ class Sandbox:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         if self.level == "landlock":
-            landlock()
+            landlock(scratch)
         if self.level != "limits":
-            refuse_system_calls()
+            refuse_system_calls(may_fork=scratch is not None)
 
     @staticmethod
     def _limit(name, value):
@@ -189,3 +265,15 @@ class Sandbox:
             hard = resource.getrlimit(which)[1]
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(which, (value, value))
+
+
+def _until_closed(pipe, seconds):
+    """(the first of what comes out of a pipe until its other end is closed, whether it was late)"""
+    said, clock, poll = b"", Clock(seconds), select.poll()
+    poll.register(pipe, select.POLLIN)
+    while clock.poll(poll):
+        got = os.read(pipe, 1 << 16)
+        if not got:
+            return said.decode("utf-8", "replace"), False
+        said = (said + got)[:1000]
+    return said.decode("utf-8", "replace"), True

@@ -6,15 +6,22 @@ import select
 from grading.bounds import MAX_OUTPUT
 from grading.candidate import RUN_STDIN
 from grading.programs.compare import same_output, trimmed
+from grading.programs.cpp import compiled
 from grading.programs.process import Clock, kill, too_large
 
 
 def judge_stdin(box, program, tests):
     """Run the program once per test. (right, why, whether time ran out)."""
+    start = RUN_STDIN, program
+    if tests.get("language") == "cpp":
+        made, why = compiled(box, program)
+        if made is None:
+            return False, why, False
+        start = None, made
     for number, (given, expected) in enumerate(tests["cases"], 1):
         expected = trimmed(expected)
         printed, status, cpu, resident, late = _run_once(
-            box, program, given.encode("utf-8", "replace"), 2 * len(expected) + MAX_OUTPUT, tests
+            box, start, given.encode("utf-8", "replace"), 2 * len(expected) + MAX_OUTPUT, tests
         )
         where = f"test {number} of {len(tests['cases'])}: "
         if late or cpu > tests["seconds"]:
@@ -32,14 +39,14 @@ def judge_stdin(box, program, tests):
     return True, f"passed {len(tests['cases'])} tests", False
 
 
-def _run_once(box, program, given, most, tests):
-    """Run the program once.
+def _run_once(box, start, given, most, tests):
+    """Run the program once; start is its boot and the program, as Sandbox.start wants them.
 
     Returns (output or None if it was too much, exit status, CPU seconds, MiB resident, whether it
     ran past the wall clock).
     """
     clock = Clock(2 * tests["seconds"] + 2)
-    pid, back = box.start(RUN_STDIN, program, tests["seconds"], tests["memory"], given)
+    pid, back = box.start(*start, tests["seconds"], tests["memory"], given)
     printed, late, ended = bytearray(), False, False
     poll = select.poll()
     poll.register(back, select.POLLIN)
