@@ -67,8 +67,10 @@ class Config:
     model: str = option(
         "tiny", "hub id, checkpoint folder, .gguf file; tiny: embedded", heading="what to train"
     )
-    task: Literal["arith", "countdown", "math", "code"] = option(
-        "arith", "generated: arith, countdown; math: OpenR1-Math-220k; code: codeforces-cots"
+    task: Literal["arith", "countdown", "math", "code", "gym:NAME"] = option(
+        "arith",
+        "generated: arith, countdown, gym:NAME (a data set of reasoning-gym); math: "
+        "OpenR1-Math-220k; code: codeforces-cots",
     )
     method: Literal["sdzero", "srt"] = option(
         "sdzero", "sdzero: both phases; srt: phase 1 alone (for the baselines see baselines.py)"
@@ -93,6 +95,8 @@ class Config:
         "file of questions and answers, or tests (docs/data.md)",
         heading="questions (four sets)",
     )
+    reward: str = option("", "FILE.py:function of your own, (response, row) -> 0 or 1")
+    gym_options: str = option("", "gym: its difficulty, key=value,key=value")
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
     srt_questions: int = option(10_000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
@@ -226,7 +230,8 @@ def make_config(cls=Config, /, **given) -> Config:
         cfg.task = "math"
     if not cfg.out:
         name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, cfg.method, str(cfg.seed)]
-        cfg.out = str(Path("out") / "-".join(part for part in name if part != "sdzero"))
+        name = "-".join(part for part in name if part != "sdzero")
+        cfg.out = str(Path("out") / name.replace(":", "-"))
     kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
@@ -387,7 +392,7 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
     def rewards_of(part):
         texts = [sample["text"] for sample in part]
-        return run.grader.grade(texts, [sample["question"]["answer"] for sample in part])
+        return run.grader.grade(texts, kit.rewards.references(run.grader, part))
 
     finished = [sample for sample in samples if sample["finished"]]
     with kit.sampling.counted_timeouts(run):
@@ -964,6 +969,7 @@ def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
         "the questions": kit.loading.digest(questions),
         "the chat template": kit.loading.digest(tokenizer.chat_template),
         "the prompts (tokenizer, phrases or code)": kit.loading.digest(prompts),
+        **kit.rewards.fingerprint(cfg),
         **kit.loading.weights_fingerprint(cfg.model),
     }
 
@@ -1001,6 +1007,7 @@ def introduce(run: Run, model) -> None:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
     answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+    kit.alarms.about_template(run.tokenizer, cfg)
     show("the generator's prompt", run.tokenizer.decode(prompt))
     show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
 

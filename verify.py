@@ -4,6 +4,7 @@ r"""The rewards: 1.0 for a right answer, 0.0 for a wrong one, for mathematics an
     code_reward(response, tests)     whether the last ```python block passes every test
     Grader("math" | "code")          the same for whole batches, in warm worker processes
     Grader("countdown")              whether an expression joins given numbers to a target
+    OwnGrader("FILE.py", "NAME")     a function of your own: (response, row) -> 0 or 1
     python verify.py ROWS.jsonl      grade a file and say what failed, and why
 
 What counts as the answer is the same in collection, distillation and evaluation, and decided in one
@@ -51,6 +52,7 @@ from grading.golds import read_gold  # noqa: F401
 from grading.levels import LEVELS, sandbox_level  # noqa: F401
 from grading.maths.glance import in_words, same_at_a_glance
 from grading.maths.same import same_answer  # noqa: F401
+from grading.own import GYM_REWARD, OwnGrader  # noqa: F401
 from grading.programs.cpp import cpp_compiler  # noqa: F401
 from grading.programs.formats import load_tests  # noqa: F401
 from grading.programs.response import last_program, prepare_code  # noqa: F401

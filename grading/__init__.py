@@ -6,6 +6,9 @@
     programs/   whether a program passes its tests: forms of tests, the sandbox, the judges
     candidate/  what runs inside the sandbox, beside the program
     countdown   whether an expression joins given numbers to a target
+    own         a reward of your own, a function of a file; own_worker asks it
+    gym         the scorers of reasoning-gym, as such a function
+    limits      what a worker may use
     workers     the processes in which the hard part happens, kept warm
     golds       gold answers as data sets have them, and those that no answer could equal
     rows        rows to grade, for the command line

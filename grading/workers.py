@@ -1,8 +1,8 @@
 """Worker processes, kept warm: starting them, asking them, replacing those that hang or die.
 
 A worker is a fresh interpreter, so it holds none of the caller's memory, threads or torch. It reads
-one JSON line per item and writes one back; what it does with it is in maths/worker.py and
-programs/worker.py. Nothing here knows what an answer is.
+one JSON line per item and writes one back; what it does with it is in maths/worker.py,
+programs/worker.py and own_worker.py. Nothing here knows what an answer is.
 """
 
 import json
@@ -28,6 +28,8 @@ root, task, *options = sys.argv[1:]
 sys.path[:] = [root, *filter(None, sys.path)]
 if task == "math":
     from grading.maths.worker import main
+elif task == "own":
+    from grading.own_worker import main
 else:
     from grading.programs.worker import main
 main(*options)

@@ -13,10 +13,11 @@
     journal      rollouts of what is only measured, so that it can go on
     hub_data     the paper's training sets: which of their rows are questions
     countdown    numbers and a target, generated (the paper's App. G)
+    gym          --task gym:NAME, the data sets of reasoning-gym
     benchmarks   the paper's eight benchmarks, and what their rows look like
     overlap      do training questions stand in a benchmark?
     questions    where questions come from: generated, a local file, the hub
-    rewards      the verifier of a task
+    rewards      the verifier of a task, or --reward
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, out of memory, the journal of rollouts
     continuous   continuous batching on a GPU, and what it does wrong beside training
@@ -29,6 +30,7 @@
     memory_plan  what a run needs in memory, from the model's config.json alone
     gpu          what a GPU is told before its first tensor
     offload      slices of states that go to the GPU and back, while it calculates
+    alarms       warnings that save a day
     ranks        several processes (torchrun)
     shards       --shard: moments and low halves on one rank each
     files        files that a kill leaves whole

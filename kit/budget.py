@@ -10,6 +10,7 @@ from kit.errors import UserError
 def check_contradictions(cfg) -> None:
     """Raise UserError, in one line, for options that exclude each other."""
     srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
+    gym = cfg.task.startswith("gym:")
     losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"
     excluded = [
         (srt_alone and no_phase1, "--method srt excludes --no-phase1: nothing is left to train"),
@@ -21,6 +22,8 @@ def check_contradictions(cfg) -> None:
         (srt_alone and cfg.srt_share > 0, "--method srt takes all: it excludes --srt-share"),
         (cfg.srt_share > 0 and not cfg.samples, "--srt-share is a share of --samples: give both"),
         (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
+        (gym and cfg.data, "--task gym:NAME makes its questions: it excludes --data"),
+        (cfg.gym_options and not gym, "--gym-options are for --task gym:NAME"),
         (cfg.shard and not (cfg.plan or ranks.launched()), "--shard is for torchrun's ranks"),
     ]
     for contradiction, line in excluded:

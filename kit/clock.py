@@ -83,6 +83,10 @@ class Clock:
                 training += to_do * each
         return sampling, training
 
+    def speed(self) -> float:
+        """Tokens that were sampled in a second, of all rows and ranks together."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
     def sentence(self, samples: int, evaluations: int) -> str:
         sampling, training = self.left(samples, evaluations)
         to_come = self.responses_left(samples, evaluations) * self.tokens / max(1, self.rows)
@@ -90,7 +94,7 @@ class Clock:
         return (
             f"time left: about {spoken(sampling + (training or 0))}: rollouts {spoken(sampling)} "
             f"({self.tokens:,} tokens so far, about {to_come:,.0f} to come, "
-            f"{self.tokens / max(self.seconds, 1e-9):,.0f} a second); training steps {steps}"
+            f"{self.speed():,.0f} a second); training steps {steps}"
         )
 
     def is_due(self, phase: str = "") -> bool:

@@ -1,10 +1,16 @@
 """What a GPU is told before the first tensor goes there. Nothing of it was measured on one."""
 
 import os
+import sys
 
 import torch
 
 from kit.errors import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def card(device: str) -> str:
@@ -12,6 +18,17 @@ def card(device: str) -> str:
     if device == "auto" and not torch.cuda.is_available():
         return "cpu"
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in ("auto", "cuda") else device
+
+
+def peak_memory() -> float:
+    """GiB: the most that tensors held on this process's GPU so far; without one, the most that the
+    process held; 0 where the system does not say."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**30
+    if resource is None:
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def prepare(device: str) -> bool:

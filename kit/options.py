@@ -26,6 +26,15 @@ def option(default, help, *, least=None, above=None, most=None, heading=""):
     return field(default=default, metadata={"help": help, "heading": heading, **bounds})
 
 
+class Choices(list):
+    """The values of a Literal. "gym:NAME" among them stands for "gym:" and any name."""
+
+    def __contains__(self, value) -> bool:
+        heads = [choice[:-4] for choice in self if str(choice).endswith(":NAME")]
+        named = any(str(value).startswith(head) and value != head for head in heads)
+        return named or super().__contains__(value)
+
+
 def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -47,7 +56,7 @@ def check_ranges(config) -> None:
     """Raise UserError, naming option, range and value, for a value that a field does not allow."""
     for f in fields(config):
         value, bounds = getattr(config, f.name), f.metadata
-        if get_origin(f.type) is Literal and value not in get_args(f.type):
+        if get_origin(f.type) is Literal and value not in Choices(get_args(f.type)):
             known = ", ".join(name for name in get_args(f.type) if name)
             raise UserError(f"{flag_of(f.name)} must be one of {known}, not {value!r}")
         if f.type not in (int, float):
@@ -133,7 +142,7 @@ def add_option(group, f, hidden: bool) -> None:
     elif is_flag:
         group.add_argument(flag_of(f.name), action=argparse.BooleanOptionalAction, **how)
     elif get_origin(f.type) is Literal:
-        choices = [name for name in get_args(f.type) if name is not None]
+        choices = Choices(name for name in get_args(f.type) if name is not None)
         group.add_argument(flag_of(f.name), choices=choices, **how)
     else:
         group.add_argument(flag_of(f.name), type=f.type, metavar=f.type.__name__.upper(), **how)

@@ -81,8 +81,8 @@ def cards_text(s: Sizes, of_card: dict, shortened: dict, responses: dict[str, in
     are those that fit with shorter responses alone."""
     if not of_card and not shortened:
         return [
-            f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states. Adapters "
-            "(--lora) need least; --shard shares moments and low halves over cards, but weights, "
+            f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states. "
+            "Adapters (--lora) need least; --shard shares moments and low halves over cards, but weights, "
             "teacher and gradients would have to be sharded too, which this program does not do."
         ]
     rows = [["card", "needs GB", "host GB", "tokens/s", "rollouts h", "training h", "settings"]]

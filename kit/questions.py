@@ -60,7 +60,9 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         "code": lambda: mixed(hub_questions("code")),
     }
     if cfg.data:
-        questions = mixed(file_questions(cfg.data, cfg.task, template_of(cfg)))
+        questions = mixed(file_questions(cfg.data, kind_of_rows(cfg), template_of(cfg)))
+    elif cfg.task.startswith("gym:"):
+        questions = kit.gym.gym_questions(cfg, sizes)  # each set from seeds of its own
     else:
         questions = sources[cfg.task]()
     questions = without_versions_of(questions, held_out=2 * cfg.eval_questions)
@@ -88,7 +90,9 @@ def asked(prompt, cfg):
     that came with it stay."""
     if isinstance(prompt, str):
         if cfg.instruction:
-            prompt = prompt.removesuffix(MATH_INSTRUCTION) + cfg.instruction
+            for of_task in (MATH_INSTRUCTION, kit.gym.INSTRUCTION):
+                prompt = prompt.removesuffix(of_task)
+            prompt += cfg.instruction
         if not cfg.system:
             return prompt
         prompt = [{"role": "user", "content": prompt}]
@@ -151,7 +155,7 @@ def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
 
 def whole_file(cfg) -> list[dict]:
     """Every question of --data, once, in the file's order. Raises UserError."""
-    return as_asked(once_each(file_questions(cfg.data, cfg.task, template_of(cfg))), cfg)
+    return as_asked(once_each(file_questions(cfg.data, kind_of_rows(cfg), template_of(cfg))), cfg)
 
 
 def ids_of(sets: dict[str, list[dict]]) -> dict[str, list[str]]:
@@ -226,6 +230,11 @@ def file_questions(path: str, task: str = "math", refusal=None) -> list[dict]:
     return questions_of(read_rows(path, name), task, name, refusal)
 
 
+def kind_of_rows(cfg) -> str:
+    """How rows of --data are read: as the task's, or, with --reward, as they are ("own")."""
+    return "own" if cfg.reward else cfg.task
+
+
 def template_of(cfg):
     """refusal(messages) for file_questions. Loads the tokenizer when it is first asked, as only
     questions in chat messages have roles that a template may refuse; a model that has none is told
@@ -288,6 +297,8 @@ def id_of(row: dict, number) -> str:
 
 
 def columns_wanted(task: str) -> str:
+    if task == "own":
+        return f"a question in {', '.join(QUESTION_COLUMNS)}"
     if task == "countdown":
         return "numbers in numbers or nums, and their target in target"
     if task == "code":
@@ -309,6 +320,8 @@ def question_of(row: dict, task: str) -> dict:
     """
     if task == "countdown":
         return kit.countdown.question_of(row)
+    if task == "own":
+        return own_question(row)
     columns = CODE_COLUMNS if task == "code" else QUESTION_COLUMNS
     question = next((row[column] for column in columns if row.get(column)), None)
     if task == "code":
@@ -328,6 +341,17 @@ def question_of(row: dict, task: str) -> dict:
         if not readable(json.dumps(value, ensure_ascii=False)):
             raise ValueError(f"the {name} holds half a character (a lone surrogate)")
     return found
+
+
+def own_question(row: dict) -> dict:
+    """A row for a --reward of one's own: all its columns as they are, the question with nothing
+    behind it (--instruction adds), an answer if it has one. Raises ValueError."""
+    question = next((row[column] for column in QUESTION_COLUMNS if row.get(column)), None)
+    if not isinstance(question, str) and not asks_in_chat(question):
+        raise ValueError("no question, as text or as chat messages that end with the user's")
+    answer = next((row[c] for c in ANSWER_COLUMNS if not is_blank(row.get(c))), "")
+    row = json.loads(json.dumps(row, default=str))  # dates and the like as text
+    return {**row, "prompt": question, "answer": answer}
 
 
 def asks_in_chat(question) -> bool:

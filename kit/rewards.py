@@ -1,12 +1,16 @@
 """The verifier of a task, from verify.py, which a run imports here and nowhere else (but for
 --task code): a fork with a grader of its own can leave it behind."""
 
+from pathlib import Path
+
 from kit.errors import UserError
+from kit.loading import digest
 
 
 def verifier(cfg):
-    """verify.Grader of cfg.task. Says how programs are isolated; raises UserError where that is
-    less than --task code wants."""
+    """verify.Grader of cfg.task, or verify.OwnGrader of --reward and of reasoning-gym's scorers.
+    Says how programs are isolated; raises UserError where that is less than --task code wants, or
+    where a function of --reward cannot be loaded."""
     try:
         import verify
     except ImportError as e:
@@ -14,6 +18,10 @@ def verifier(cfg):
             f"the rewards are missing ({e}): bring verify.py and grading/, or let make_grader in "
             "sdzero.py return a grader of your own"
         ) from e
+    if cfg.reward:
+        return verify.OwnGrader(*file_and_function(cfg.reward), error=UserError)
+    if cfg.task.startswith("gym:"):
+        return verify.OwnGrader(*verify.GYM_REWARD, error=UserError)
     if cfg.task == "code":
         print(f"sandbox: {verify.sandbox_level()[1]}", flush=True)
     try:
@@ -21,3 +29,29 @@ def verifier(cfg):
         return verify.Grader(task, unsafe=cfg.unsafe_exec)
     except RuntimeError as e:
         raise UserError(str(e)) from None
+
+
+def file_and_function(reward: str) -> tuple[str, str]:
+    """--reward FILE.py:function in its two parts. Raises UserError where there is no such file."""
+    file, _, name = reward.rpartition(":")
+    if not file or not name.isidentifier():
+        raise UserError(f"--reward {reward}: give FILE.py:function, as in mine.py:reward")
+    if not Path(file).is_file():
+        raise UserError(f"--reward {reward}: there is no file {file}")
+    return file, name
+
+
+def references(grader, samples: list[dict]) -> list:
+    """What a grader compares responses with: the answers, or the questions' whole dicts."""
+    questions = [sample["question"] for sample in samples]
+    if getattr(grader, "wants_rows", False):
+        return questions
+    return [question["answer"] for question in questions]
+
+
+def fingerprint(cfg) -> dict[str, str]:
+    """{what: a hash} of the file of --reward, a part of what a run is (sdzero.content_of)."""
+    if not cfg.reward:
+        return {}
+    text = Path(file_and_function(cfg.reward)[0]).read_text(encoding="utf-8", errors="replace")
+    return {"the file of --reward": digest(text)}

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from kit import gpu
 from kit.adapters import load_own_state, merged, own_state, save_adapter
+from kit.alarms import Alarms
 from kit.clock import Clock, spoken
 from kit.errors import UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
@@ -32,6 +34,12 @@ except ImportError:  # Windows: two processes in one folder are not noticed ther
 # options of a command, not of a run
 NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes")
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
+MEASURED = (
+    "seconds",
+    "tokens_per_second",
+    "memory",
+    "left",
+)  # of a line: the clock's, the machine's
 
 
 class RunFolder:
@@ -50,7 +58,7 @@ class RunFolder:
         self.path, self.save_every = Path(path), save_every
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
-        self.journal, self.clock = {}, Clock()
+        self.journal, self.clock, self.alarms = {}, Clock(), Alarms()
         self.save_minutes, self.saved_at = 20.0, time.time()
         gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
@@ -183,6 +191,8 @@ class RunFolder:
         """The whole run is cfg's: what is left of it is told, and states are saved by time too."""
         self.save_minutes = cfg.save_minutes
         self.clock.expect(cfg)
+        if not self.finished:
+            self.alarms.look_at_options(cfg)
 
     def tell_time(self, phase: str = "") -> None:
         if self.clock.is_due(phase):
@@ -291,6 +301,7 @@ class RunFolder:
     def keep_result(self, name: str, result: dict, seconds: float) -> None:
         """Enter an evaluation into results.json; its seconds do not count as training's."""
         self.results[name] = result
+        self.alarms.look_at_result(name, result)
         self.start += seconds
         self.clock.uncounted = 0
         if self.writes:
@@ -350,17 +361,21 @@ class RunFolder:
 
     def log(self, phase: str, step: int, **values) -> None:
         """One line of metrics.jsonl, with the run's totals so far: samples and their tokens, tokens
-        trained on (each time a loss scored one), grading time-outs, seconds (without evaluation,
-        and without those of steps that were lost to a kill)."""
-        seconds = round(time.time() - self.start, 3)
-        line = {"phase": phase, "step": step, **values, **self.totals, "seconds": seconds}
+        trained on (each time a loss scored one), grading time-outs; and what no two runs have
+        alike (MEASURED): seconds (without evaluation, and without those of steps that were lost to
+        a kill), speed of rollouts, peak memory, seconds left. docs/metrics.md explains each."""
+        line = {"phase": phase, "step": step, **values, **self.totals}
+        sampling, training = self.clock.left(self.totals["samples"], len(self.results))
+        measured = time.time() - self.start, self.clock.speed(), gpu.peak_memory()
+        measured = [*measured, sampling + (training or 0.0)]
+        line |= {name: round(value, 3) for name, value in zip(MEASURED, measured)}
+        self.alarms.look_at(line)
         if self.writes:
             with (self.path / "metrics.jsonl").open("a") as f:
                 f.write(json.dumps(line) + "\n")
         if self.bar is not None:
             shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
-            left = self.clock.left(self.totals["samples"], len(self.results))
-            shown["left"] = spoken(sum(filter(None, left)))
+            shown["left"] = spoken(line["left"])
             self.bar.set_postfix(shown, refresh=False)
 
     def stopping(self) -> bool:

@@ -3,6 +3,9 @@
     compare      methods and ablations at equal budgets of samples (python eval.py compare)
     localise     where in an answer the reviser disagrees (python eval.py localise RUN)
     evolve       a run as it went (python eval.py evolve RUN)
+    watch        a run so far, as a table (python eval.py watch RUN)
+    run_page     a run on one HTML page (python eval.py page RUN)
+    card         the README.md of a run's checkpoint (python eval.py card RUN)
     runs         what a run's folder says: its options, results and log
     statistics   pass@k, paired tests, means over runs, parts of an answer
     bench        how fast, how exact and how large the parts are (python studies/bench.py kl)

@@ -37,6 +37,7 @@ SHOWN |= {"device", "dtype", "rollout_batch", "chat_template"}
 # What a benchmark does not take over from the run of the first checkpoint
 OWN = {"task", "temperature", "max_tokens", "top_p", "eval_samples", "eval_split", "rollout_batch"}
 OWN |= {"eval_temperature", "eval_max_tokens", "eval_top_p", "seed"}
+OWN |= {"reward", "gym_options"}
 RUN_OF = {"math": "openr1", "code": "codeforces"}  # the task of a run: its own held-out questions
 
 

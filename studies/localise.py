@@ -162,12 +162,12 @@ def hits_of_the_peak(placed: list[dict]) -> dict:
 # --------------------------------------------------------------------------------------------------
 # The study
 # --------------------------------------------------------------------------------------------------
-def config_of(folder: Path, given: dict) -> LocaliseConfig:
-    """The run's own settings, and over them the options given."""
+def config_of(folder: Path, given: dict, cls=LocaliseConfig):
+    """The run's own settings, and over them the options given: a configuration of class cls."""
     saved = read_options(folder)
     names = ("model", "device", "dtype", "micro_tokens", "divergence")
     of_run = {name: saved[name] for name in names if name in saved}
-    return sdzero.make_config(LocaliseConfig, **{**measuring_options(saved), **of_run, **given})
+    return sdzero.make_config(cls, **{**measuring_options(saved), **of_run, **given})
 
 
 def students_of(folder: Path, cfg: LocaliseConfig) -> dict[str, str]:

@@ -1,16 +1,24 @@
 """What a run's folder says: its options, results and log."""
 
 import json
+import shlex
+from dataclasses import fields
 from pathlib import Path
 
+import baselines
 import kit
+import sdzero
 from kit.errors import UserError
+from kit.options import as_flags
+from kit.presets import recipe_of
 
 # The options that decide which questions are asked, with which prompts, and how answers are
 # sampled. A checkpoint is measured with its run's: then its numbers are the run's own.
 MEASURING = (
     "task",
     "data",
+    "reward",
+    "gym_options",
     "digits",
     "seed",
     "srt_questions",
@@ -66,6 +74,28 @@ def options_of_their_run(checkpoints: list[str]) -> dict:
         if checkpoint.is_dir() and (saved := read_options(checkpoint.parent)):
             return measuring_options(saved)
     return {}
+
+
+def command_of(saved: dict) -> str:
+    """The command of a run with these options: those that are not their defaults, --out aside."""
+    method = saved.get("method", "sdzero")
+    is_baseline = method not in ("sdzero", "srt")
+    cls = baselines.BaselineConfig if is_baseline else sdzero.Config
+    defaults = {f.name: f.default for f in fields(cls)}
+    if is_baseline:
+        defaults |= baselines.DEFAULTS.get(method, {})
+    else:
+        chosen = ("recipe", "task", "data", "model", "lora")
+        defaults |= recipe_of({name: saved[name] for name in chosen if saved.get(name)})
+        del defaults["recipe"]  # which a model has by itself
+        by_itself = recipe_of({"model": saved["model"], "task": saved.get("task", "math")})
+        defaults["recipe"] = by_itself["recipe"]
+    # counts are saved as --scale left them
+    without = {"out", "scale", "method"} if is_baseline else {"out", "scale"}
+    given = {k: v for k, v in saved.items() if k in defaults and v != defaults[k]}
+    flags = as_flags({k: v for k, v in given.items() if k not in without})
+    program = ["baselines.py", method] if is_baseline else ["sdzero.py"]
+    return shlex.join(["python", *program, *flags])
 
 
 def read_results(folder: Path) -> dict:

@@ -18,7 +18,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 import kit
 import sdzero
 from kit.recipes import FOLLOWS
-from kit.run_folder import RunFolder
+from kit.run_folder import MEASURED, RunFolder
 from sdzero import Config
 
 HERE = Path(sdzero.__file__).parent
@@ -211,7 +211,7 @@ def end_state(folder: Path) -> dict:
     """What must not depend on how often a run was stopped."""
     state = {"metrics": []}
     for line in lines_of(folder / "metrics.jsonl"):
-        state["metrics"].append({k: v for k, v in line.items() if k != "seconds"})
+        state["metrics"].append({k: v for k, v in line.items() if k not in MEASURED})
     for name in ("results.json", "revisions.jsonl"):
         state[name] = (folder / name).read_text()
     for name in ("srt", "sdzero"):

@@ -1,0 +1,119 @@
+"""Warnings that save a day: one line each, with what to do, at most once a process."""
+
+from kit.presets import RATES, recipe_of
+
+WINDOW = 20  # steps
+ONE_SIDED = 0.02  # of rewards: at most so many right, or wrong
+CUT_OFF = 0.05  # share of responses without an end token
+FAR = 5.0  # times the recipe's learning rate, either way
+BLOCK = 5  # steps whose mean length counts as one
+SHRUNK = 0.8  # of the length that it was, which is more than noise
+
+
+class Alarms:
+    """Looks at what a run logs and measures; prints what a person would want to know now."""
+
+    def __init__(self):
+        self.said, self.steps = set(), {}
+
+    def say(self, what: str, line: str) -> None:
+        """Print the line, unless there was one about `what`."""
+        if what not in self.said:
+            self.said.add(what)
+            print(f"warning: {line}", flush=True)
+
+    def look_at(self, line: dict) -> None:
+        """A line of metrics.jsonl. A phase that samples once is judged at once, one that samples at
+        every step by its last WINDOW steps."""
+        if "reward" not in line:
+            return
+        phase = line["phase"]
+        steps = self.steps.setdefault(phase, [])
+        steps.append(line)
+        del steps[:-WINDOW]
+        if "loss" in line and len(steps) < WINDOW:
+            return
+        self.rewards(phase, steps)
+        self.lengths(phase, steps)
+
+    def rewards(self, phase: str, steps: list[dict]) -> None:
+        right = mean_of(steps, "reward")
+        if right <= ONE_SIDED:
+            self.say(
+                f"rewards of {phase}",
+                f"{phase}: {100 * right:.1f} % of the answers are right, so that hardly one can be "
+                "learnt from: easier questions, a stronger model, or look whether the answers are "
+                "in the form that the verifier reads (python verify.py --help)",
+            )
+        elif right >= 1 - ONE_SIDED:
+            self.say(
+                f"rewards of {phase}",
+                f"{phase}: {100 * right:.1f} % of the answers are right, so that there is hardly a "
+                "mistake to learn from: harder questions",
+            )
+
+    def lengths(self, phase: str, steps: list[dict]) -> None:
+        cut_off = mean_of(steps, "truncated")
+        if cut_off > CUT_OFF:
+            self.say(
+                "truncated",
+                f"{phase}: {100 * cut_off:.1f} % of the answers are cut off, which makes them "
+                "wrong: raise --max-tokens (or the phase's own)",
+            )
+        blocks = [mean_of(steps[i : i + BLOCK], "length") for i in range(0, len(steps), BLOCK)]
+        falls = all(later < earlier for earlier, later in zip(blocks, blocks[1:]))
+        if len(steps) == WINDOW and falls and blocks[-1] < SHRUNK * blocks[0]:
+            self.say(
+                "length",
+                f"{phase}: answers have become shorter for {WINDOW} steps ({blocks[0]:.0f} -> "
+                f"{blocks[-1]:.0f} tokens): if the reward falls too, lower --distil-lr",
+            )
+
+    def look_at_result(self, name: str, result: dict) -> None:
+        """An evaluation. Of the base: does it revise at all?"""
+        if name == "base" and result.get("correction_rate") == 0:
+            self.say(
+                "revising",
+                "the base mends none of its wrong answers when it is told that they are wrong: "
+                "phase 1 will keep few revisions or none, so ask easier questions, give more "
+                "--revisions, or take a stronger model",
+            )
+
+    def look_at_options(self, cfg) -> None:
+        """Learning rates beside the recipe's."""
+        of_recipe = recipe_of({k: getattr(cfg, k) for k in ("recipe", "task", "model", "lora")})
+        for name in RATES if cfg.method in ("sdzero", "srt") else ():
+            factor = getattr(cfg, name) / of_recipe[name]
+            if not 1 / FAR <= factor <= FAR:
+                flag = "--" + name.replace("_", "-")
+                self.say(
+                    name,
+                    f"{flag} {getattr(cfg, name):g} is {factor:.2g} times the recipe's "
+                    f"{of_recipe[name]:g}: watch loss and length over the first steps",
+                )
+
+
+def mean_of(steps: list[dict], key: str) -> float:
+    return sum(step[key] for step in steps) / len(steps)
+
+
+def about_template(tokenizer, cfg) -> None:
+    """Say where a chat template drops --system, or has the model think: printed once, at the start
+    of a run."""
+    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    messages = [{"role": "user", "content": "1+1?"}]
+    if cfg.system:
+        messages.insert(0, {"role": "system", "content": cfg.system})
+        if cfg.system.strip() not in tokenizer.apply_chat_template(messages, **how):
+            print(
+                "warning: the chat template drops the system message, so --system does nothing: "
+                "put it into --instruction, or give --chat-template FILE"
+            )
+    behind = tokenizer.apply_chat_template(messages, **how).rpartition("1+1?")[2]
+    if "<think>" in behind:
+        what = "an empty <think></think>" if "</think>" in behind else "an open <think>"
+        print(
+            f"warning: the chat template puts {what} before every answer: thinking models lost "
+            "accuracy in the paper (Table 14), so take the instruct version if there is one, or "
+            "give --chat-template FILE"
+        )

@@ -1,0 +1,239 @@
+"""A run on one page: RUN/page.html, a file of its own that asks the network for nothing.
+
+    python eval.py page out/mine
+    python eval.py page out/mine --maps 0        # loads no model: no heat maps
+
+Results with intervals, curves of every logged number, three records of phase 1 as they were
+sampled, heat maps of first answers (each token coloured by how much the reviser disagrees, as in
+`eval.py localise`; scored by RUN/srt, which phase 2 starts from), and every option.
+"""
+
+import html
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import Template
+
+import kit
+import sdzero
+from kit.figures import moving_mean
+from kit.options import option, parse_options
+from kit.tables import CORRECTION, net_percent, percent
+from studies import localise
+from studies.runs import command_of, only_run_of, read_metrics, read_options, read_results
+from studies.watch import by_phase, state_of
+
+FILE = "page.html"
+CURVES = {  # key of metrics.jsonl -> (title, factor)
+    "loss": ("loss", 1),
+    "reward": ("answers right, %", 100),
+    "length": ("tokens of an answer", 1),
+    "truncated": ("cut off, %", 100),
+    "kl": ("KL of an answer, nats", 1),
+    "revision_words": ("keywords of revising", 1),
+    "grad_norm": ("gradient norm", 1),
+    "lr": ("learning rate", 1),
+}
+WIDTH, HEIGHT, EDGE = 320, 150, 8
+RECORDS = 3  # of phase 1 that are shown
+LONGEST = 4000  # characters of a text; what is longer is cut in its middle
+
+
+@dataclass
+class PageConfig(sdzero.Config):
+    run: list = option((), "run folder of sdzero.py or baselines.py")
+    maps: int = option(3, "heat maps of first answers; 0: none", least=0, heading="page")
+
+
+# --------------------------------------------------------------------------------------------------
+# Pieces
+# --------------------------------------------------------------------------------------------------
+def escaped(value) -> str:
+    """A value as text for HTML; a long one is cut in its middle."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]}\n[... {len(text) - LONGEST:,} characters ...]\n{text[-half:]}"
+    return html.escape(text)
+
+
+def html_table(rows: list[list[str]], of_class: str = "") -> str:
+    """A table whose first row is its heading; it scrolls by itself where a phone is narrower."""
+    head = "".join(f"<th>{escaped(cell)}</th>" for cell in rows[0])
+    lines = []
+    for row in rows[1:]:
+        cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row)
+        lines.append(f"<tr>{cells}</tr>")
+    body = "\n".join(lines)
+    name = f' class="{of_class}"' if of_class else ""
+    return f'<div class="wide"><table{name}>\n<tr>{head}</tr>\n{body}\n</table></div>'
+
+
+def curve(title: str, values: list[float], steps: list[int]) -> str:
+    """A figure of one number against steps: every value in grey, and a moving mean."""
+    low, high = min(values), max(values)
+    span, last = (high - low) or 1.0, max(1, len(values) - 1)
+
+    def points(places, numbers):
+        pairs = []
+        for place, number in zip(places, numbers):
+            x = EDGE + (WIDTH - 2 * EDGE) * place / last
+            y = HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * (number - low) / span
+            pairs.append(f"{x:.1f},{y:.1f}")
+        return " ".join(pairs)
+
+    places, means, width = moving_mean(values)
+    line = 'fill="none" stroke="currentColor"'
+    raw = f'<polyline points="{points(range(len(values)), values)}" {line} opacity="0.35"/>'
+    smooth = f'<polyline points="{points(places, means)}" {line} stroke-width="2"/>'
+    dot = ""
+    if len(values) == 1:
+        x, y = points([0], values).split(",")
+        dot = f'<circle cx="{x}" cy="{y}" r="3" fill="currentColor"/>'
+    words = f"{title}: {low:.4g} to {high:.4g}, last {values[-1]:.4g}"
+    smoothed = f"; mean of {width} steps" if width > 1 else ""
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escaped(words)}</title>'
+        f"{raw}{smooth}{dot}</svg><figcaption>{escaped(words)}; steps {steps[0]} to {steps[-1]}"
+        f"{smoothed}</figcaption></figure>"
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Sections
+# --------------------------------------------------------------------------------------------------
+def results_section(results: dict[str, dict]) -> str:
+    heading = ["", "sampled acc. %", "greedy acc. %", "tokens", "cut off %", "revised acc. %"]
+    rows = [[*heading, "mended %", "net correction %", "questions"]]
+    for name, r in results.items():
+        rates = [percent(r, key) for key in ("accuracy", "accuracy_greedy")]
+        lengths = [f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}"]
+        revised = [percent(r, key) for key in ("revised_accuracy", "correction_rate")]
+        rows.append([name, *rates, *lengths, *revised, net_percent(r), str(r["n"])])
+    note = f"95 % intervals over questions in brackets. {CORRECTION}"
+    return f"<h2>Results</h2>\n{html_table(rows)}\n<p><small>{escaped(note)}</small></p>"
+
+
+def curves_section(metrics: list[dict]) -> str:
+    """The curves of every phase that has steps."""
+    parts = ["<h2>Curves</h2>"]
+    for phase, steps in by_phase(metrics).items():
+        figures = []
+        for key, (title, factor) in CURVES.items():
+            of_key = [line for line in steps if line.get(key) is not None and "loss" in line]
+            if of_key:
+                values = [factor * line[key] for line in of_key]
+                figures.append(curve(title, values, [line["step"] for line in of_key]))
+        if figures:
+            parts.append(f'<h3>{escaped(phase)}</h3>\n<div class="curves">')
+            parts += [*figures, "</div>"]
+    return "\n".join(parts)
+
+
+def shown_records(records: list[dict]) -> list[dict]:
+    """Kept records of different questions, those that correct a wrong answer first."""
+    kept = sorted((r for r in records if r["kept"]), key=lambda r: r["init_reward"])
+    different = {json.dumps(r["prompt"]): r for r in reversed(kept)}
+    return list(different.values())[::-1][:RECORDS]
+
+
+def records_section(records: list[dict]) -> str:
+    parts = ["<h2>Records of phase 1</h2>"]
+    for r in shown_records(records):
+        prompt = r["prompt"] if isinstance(r["prompt"], str) else r["prompt"][-1]["content"]
+        verdict = "right" if r["init_reward"] else "wrong"
+        parts.append(
+            f"<section><p>{escaped(prompt)}</p>\n<small>first answer, {verdict}</small>"
+            f"<pre>{escaped(r['init_text'])}</pre>\n<small>control phrase</small>"
+            f"<pre>{escaped(r['control_phrase'])}</pre>\n<small>revision, verified; right: "
+            f"{escaped(r['answer'])}</small><pre>{escaped(r['revised_text'])}</pre></section>"
+        )
+    if len(parts) == 1:
+        parts.append("<p>No revision was kept.</p>")
+    return "\n".join(parts)
+
+
+def maps_section(answers: list[dict]) -> str:
+    """Heat maps of answers that score_answers() made."""
+    full = kit.token_page.full_colour({"": answers})
+    parts = [
+        "<h2>Where the reviser disagrees</h2>\n<p><small>First answers of phase 1. Orange: a token "
+        "less likely to the reviser, who has read the whole answer and its verdict, than to the "
+        f"generator (phase 2 pushes it down); blue: more likely. Full colour is {full:.2f} nats or "
+        "more; the frame marks the highest.</small></p>"
+    ]
+    parts += [kit.token_page.answer_section(answer, full) for answer in answers]
+    return "\n".join(parts)
+
+
+def options_section(saved: dict) -> str:
+    rows = [["option", "value"], *([kit.options.flag_of(k), v] for k, v in saved.items())]
+    return (
+        f"<h2>Options</h2>\n<pre>{escaped(command_of(saved))}</pre>\n<details><summary>every option"
+        f"</summary>\n{html_table(rows, 'options')}\n</details>"
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# The page
+# --------------------------------------------------------------------------------------------------
+def scored_firsts(folder: Path, cfg, records: list[dict], n: int) -> list[dict]:
+    """n first answers of different questions, wrong ones first, each token with its reward by the
+    model of RUN/srt as generator and as reviser."""
+    checkpoint = folder / "srt"
+    if not n or not records or not (checkpoint / "config.json").is_file():
+        return []
+    cfg = replace(cfg, model=str(checkpoint))
+    tokenizer = kit.loading.load_tokenizer(cfg)
+    run, model = sdzero.prepare(cfg, tokenizer, None, {})
+    model.requires_grad_(False)
+    different = {json.dumps(r["prompt"]): r for r in records}
+    samples = []
+    for r in sorted(different.values(), key=lambda r: (r["init_reward"], len(r["init_ids"])))[:n]:
+        ids, context = r["init_ids"], r["prompt_ids"]
+        question = {"prompt": r["prompt"], "answer": r["answer"]}
+        reviser_reads = sdzero.reviser_ids(run, context, ids, r["init_reward"])
+        read = {"context": context, "teacher_context": reviser_reads, "ids": ids}
+        tokens = [tokenizer.decode([token]) for token in ids]
+        samples.append({**read, "question": question, "reward": r["init_reward"], "tokens": tokens})
+    localise.add_token_rewards(run, model, model, samples)
+    return samples
+
+
+def page_of(folder: Path, saved: dict, records: list[dict], answers: list[dict]) -> str:
+    """The whole page, as text."""
+    metrics, results = read_metrics(folder), read_results(folder)
+    about = state_of(folder, metrics[-1]) if metrics else "no step yet"
+    parts = [results_section(results)] if results else []
+    parts += [curves_section(metrics)] if metrics else []
+    parts += [records_section(records)] if records else []
+    parts += [maps_section(answers)] if answers else []
+    parts.append(options_section(saved))
+    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    title = html.escape(f"{saved.get('method', 'run')}: {folder.resolve().name}")
+    return template.substitute(title=title, about=html.escape(about), body="\n".join(parts))
+
+
+def own_page(folder: Path) -> None:
+    """Take RUN/page.html. A run that is under way knows nothing of a page made meanwhile, so one
+    that is ours by its head is ours. Raises UserError for another."""
+    file = folder / FILE
+    head = file.read_text(encoding="utf-8", errors="replace")[:1000] if file.is_file() else ""
+    if 'content="eval.py page"' not in head:
+        kit.ownership.own(folder, FILE)
+
+
+def main(words: list[str]) -> int:
+    """`eval.py page`. Raises UserError."""
+    shown = {"run", "maps", "device", "dtype"}
+    given = parse_options(words, PageConfig, __doc__, shown, prog="eval.py page")
+    folder = only_run_of(given["run"], "page")
+    own_page(folder)
+    cfg, saved = localise.config_of(folder, given, PageConfig), read_options(folder)
+    file = folder / "revisions.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    answers = scored_firsts(folder, cfg, records, cfg.maps)
+    text = page_of(folder, saved, records, answers)
+    kit.files.replace_file(folder / FILE, lambda p: p.write_text(text, encoding="utf-8"))
+    print(f"page: {folder / FILE}")
+    return 0
