@@ -58,7 +58,6 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         "countdown": lambda: kit.countdown.countdown_questions(total, seed=cfg.seed),
         "math": lambda: mixed(hub_questions("math")),
         "code": lambda: mixed(hub_questions("code")),
-        "squares": lambda: mixed(squares()),
     }
     if cfg.data:
         questions = mixed(file_questions(cfg.data, kind_of_rows(cfg), template_of(cfg)))
@@ -103,10 +102,6 @@ def asked(prompt, cfg):
     if cfg.system and prompt[0]["role"] != "system":
         prompt = [{"role": "system", "content": cfg.system}, *prompt]
     return prompt
-
-
-def squares() -> list[dict]:
-    return [{"prompt": f"{n}*{n}=? Box it.", "answer": str(n * n)} for n in range(1000)]
 
 
 def mixed(questions: list[dict]) -> list[dict]:
