@@ -937,6 +937,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
     folder.keeps_time(cfg)
+    folder.keep_ids(kit.questions.ids_of(questions))
     if not folder.finished:
         with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
             run, model = prepare(cfg, tokenizer, grader, questions, folder)

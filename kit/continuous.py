@@ -8,6 +8,8 @@ reached --max-tokens. Nothing of it was measured on a GPU.
 import logging
 import traceback
 
+import torch
+
 from kit import ranks
 
 AT_ONCE, WITHOUT_FLASH = 256, 64  # rows, where --rollout-batch is 0
@@ -71,6 +73,7 @@ def sampler(model, config, room, fallback):
                 f"{str(e).partition(chr(10))[0]}): going on with batches that end together"
             )
             room.continuous = False
+            torch.manual_seed(seed)  # again: some tokens may have been drawn
             parts = range(0, len(prompts), room.sequences)
             return [row for a in parts for row in fallback(prompts[a : a + room.sequences], seed)]
         room.continuous = True

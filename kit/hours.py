@@ -14,7 +14,9 @@ from kit.sizes import Sizes
 # Of the bound. transformers' own figure for its continuous batching is 234.5 s for 32 rows of 8192
 # tokens of an 8B model (huggingface.co/blog/continuous_async): 0.26 of an H200's bandwidth.
 OF_BANDWIDTH, OF_ARITHMETIC = 0.25, 0.3
-MEAN = 0.5  # of --max-tokens: a response's length on average
+# A response's tokens on average, with Qwen3-4B-Instruct: the paper's own (App. C.2 and Table 9),
+# where the limits let them be. Evaluation: of the base, after phase 1, after phase 2.
+MEAN = {"first answers": 3700, "revisions": 3700, "rollouts": 8500, "evaluation": 5200}
 TO_HOST = 20e9  # bytes a second between GPU and host, each way
 
 
@@ -56,26 +58,37 @@ def evaluated_responses(cfg) -> int:
     return cfg.eval_questions * (cfg.eval_samples + 2)
 
 
+def tokens_of(cfg) -> dict[str, int]:
+    """{kind of response: its tokens on average}."""
+    phase1, phase2 = (memory_plan.longest(cfg, phase) for phase in (1, 2))
+    most = {"first answers": phase1, "revisions": phase1, "rollouts": phase2}
+    most["evaluation"] = cfg.eval_max_tokens or cfg.max_tokens
+    return {kind: min(mean, most[kind]) for kind, mean in MEAN.items()}
+
+
 def rollout_speed(s: Sizes, cfg, card: float) -> float:
     """Tokens a second that are sampled, of all rows together."""
     w, phase = memory_plan.bytes_of_weight(cfg, gpu=True), memory_plan.phases_of(cfg)[-1]
-    length = memory_plan.PROMPT / 2 + MEAN * cfg.max_tokens
+    length = memory_plan.PROMPT / 2 + max(tokens_of(cfg).values())
     cached = memory_plan.cached_tokens(s, cfg, phase, card * (1 - memory_plan.RESERVE))
-    rows = max(1, min(cfg.rollout_batch or memory_plan.REQUESTS, cached / length))
+    # rows are of all ages, half as long as at their end
+    rows = max(1, min(cfg.rollout_batch or memory_plan.AT_ONCE, cached / (length / 2)))
     read = s.parameters * w + rows * length / 2 * s.layers * 2 * s.key * w
     return OF_BANDWIDTH * speed_of(card)[1].bandwidth * rows / read
 
 
 def training_seconds(s: Sizes, cfg, card: float, responses: dict[str, int]) -> float:
     """Seconds of all training steps; every revision is taken to be kept."""
-    length, prompt = MEAN * cfg.max_tokens, memory_plan.PROMPT / 2
-    srt = responses.get("revisions", 0) * cfg.srt_epochs * (prompt + 2 * length)
-    distil = responses.get("rollouts", 0)
-    student, teacher = distil * (prompt + length), distil * (prompt + 2 * length)
+    tokens, prompt = tokens_of(cfg), memory_plan.PROMPT / 2
+    revisions, distil = responses.get("revisions", 0), responses.get("rollouts", 0)
+    row = prompt + tokens["first answers"] + tokens["revisions"]
+    srt = revisions * cfg.srt_epochs * row
+    student = distil * (prompt + tokens["rollouts"])
+    teacher = distil * (prompt + 2 * tokens["rollouts"])
     passes = 8 if cfg.gradient_checkpointing else 6  # operations per weight and token
     operations = s.parameters * (passes * (srt + student) + 2 * teacher)
     seconds = operations / (OF_ARITHMETIC * speed_of(card)[1].arithmetic)
-    steps = math.ceil(responses.get("revisions", 0) / cfg.srt_batch) * cfg.srt_epochs
+    steps = math.ceil(revisions / cfg.srt_batch) * cfg.srt_epochs
     steps += math.ceil(distil / cfg.distil_batch)
     return seconds + steps * 2 * memory_plan.host_bytes(s, cfg) / TO_HOST
 
@@ -85,10 +98,12 @@ def hours(s: Sizes, cfg, card: float, responses: dict[str, int]) -> dict[str, fl
 
     responses: how many training generates, by kind.
     """
-    n = sum(responses.values()) + evaluations(cfg) * evaluated_responses(cfg)
+    counts = {**responses, "evaluation": evaluations(cfg) * evaluated_responses(cfg)}
+    tokens = sum(n * tokens_of(cfg)[kind] for kind, n in counts.items())
     rate = cfg.tokens_per_second or rollout_speed(s, cfg, card)
     return {
-        "rollouts": n * MEAN * cfg.max_tokens / rate / 3600,
+        "rollouts": tokens / rate / 3600,
         "training": training_seconds(s, cfg, card, responses) / 3600,
         "tokens a second": rate,
+        "tokens": tokens,
     }

@@ -5,7 +5,8 @@ of C++ and 7.5K of Python; neither columns nor order. What is followed here:
 
   OpenR1-Math     the default part; a row whose `source` is one of COMPETITIONS, whose
                   `question_type` is no proof, and of whose solutions by DeepSeek-R1 at least one is
-                  marked true in `correctness_math_verify`.
+                  marked true in `correctness_math_verify`. The first of these is what the baselines
+                  sft and sdft are shown.
   codeforces-cots `solutions` asked for in C++ and `solutions_py` in Python, a problem once in each
                   (it stands there once for every solution by R1). Interactive problems are left
                   out. The tests are the statement's `examples`.
@@ -36,6 +37,26 @@ def openr1() -> list[dict]:
     """The questions of OpenR1-Math. Raises UserError where it is out of reach, or has changed."""
     advice = "Give local questions with --data FILE, or use --task arith."
     return openr1_questions(hub_rows(OPENR1, "default", OPENR1_COLUMNS, advice))
+
+
+def with_generations(sets: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The sets of OpenR1-Math, whose training questions have DeepSeek-R1's first solution that is
+    marked right as "demonstration", where there is one, in place of the `solution` column. Only
+    these rows are read: all of them together are some GB."""
+    columns = ("uuid", "generations", "correctness_math_verify")
+    rows = hub_rows(OPENR1, "default", columns, "Give local questions with --data FILE.")
+    training = {q["id"] for name in ("srt", "distil") for q in sets[name]}
+    shown = {}
+    for place, uuid in enumerate(rows["uuid"]):
+        if uuid in training:
+            row = rows[place]
+            verdicts = row["correctness_math_verify"] or ()
+            right = [text for text, good in zip(row["generations"] or (), verdicts) if good]
+            shown |= {uuid: {"demonstration": right[0]}} if right else {}
+    print(
+        f"{OPENR1}: {len(shown)} of {len(training)} questions with a right solution by DeepSeek-R1"
+    )
+    return {name: [q | shown.get(q["id"], {}) for q in part] for name, part in sets.items()}
 
 
 def codeforces() -> list[dict]:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import torch
 
 from kit import ranks
+from kit.continuous import AT_ONCE, BATCH_TOKENS, CACHE_SHARE
 from kit.errors import UserError
-from kit.losses import chunk_rows
+from kit.losses import HEAD_ROWS, chunk_rows
 from kit.presets import ALIASES
 from kit.sizes import Sizes, facts, known_sizes, read_config, sizes
 
@@ -25,9 +26,6 @@ PROMPT = 512  # tokens allowed for a prompt and a control phrase
 
 PASS_TOKENS, ROLLOUTS = 2048, 64  # without a plan, where --micro-tokens and --rollout-batch are 0
 
-# continuous batching: its rows at once, tokens that it reads at once for each, its part of what is
-# free, and the longest rows that its cache must hold to be worth it
-REQUESTS, READ_AT_ONCE, CACHE_SHARE, LEAST_ROWS = 256, 32, 0.8, 1
 
 # from fast to small, and what each costs
 WAYS = (
@@ -109,8 +107,7 @@ def bytes_of_weight(cfg, gpu: bool) -> int:
 
 def trained_bytes(s: Sizes, cfg, gpu: bool) -> tuple[int, int]:
     """(how many weights are trained, the bytes of each): all, or fp32 adapters (--lora)."""
-    rank = getattr(cfg, "lora", 0)
-    return (s.adapters(rank), 4) if rank else (s.parameters, bytes_of_weight(cfg, gpu))
+    return (s.adapters(cfg.lora), 4) if cfg.lora else (s.parameters, bytes_of_weight(cfg, gpu))
 
 
 def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
@@ -118,10 +115,9 @@ def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
     --lora the teacher has the student's weights, and adapters of its own."""
     w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
     moment, offloaded = 2 if cfg.moments == "bfloat16" else 4, cfg.offload and gpu
-    kept = 0 if offloaded else n / (ranks.world() if getattr(cfg, "shard", False) else 1)
-    lora = getattr(cfg, "lora", 0)
+    kept = 0 if offloaded else n / (ranks.world() if cfg.shard else 1)
     parts = {"weights": s.parameters * w}
-    if lora:
+    if cfg.lora:
         parts["adapters"] = n * trained
     parts["low halves of the weights"] = 2 * kept if trained == 2 else 0
     parts["moments"] = 2 * kept * moment
@@ -132,13 +128,13 @@ def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
 
 
 def rollout_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
-    """What sampling takes; on a GPU, what continuous batching needs for LEAST_ROWS of the longest
-    rows (it takes CACHE_SHARE of what is free: cached_tokens)."""
+    """What sampling takes; on a GPU, what continuous batching needs at least, for one of the
+    longest rows (it takes CACHE_SHARE of what is free: cached_tokens)."""
     w, row = bytes_of_weight(cfg, gpu), generated_row(cfg, phase)
-    batch = cfg.rollout_batch or (REQUESTS if gpu else ROLLOUTS)
+    batch = cfg.rollout_batch or (AT_ONCE if gpu else ROLLOUTS)
     if gpu:
         fixed, of_token = cache_bytes(s, batch, w)
-        cache = LEAST_ROWS * row * of_token
+        cache = row * of_token
         return {"KV cache": cache, "rows at once": fixed, "kept free": free_beside(cache + fixed)}
     return {
         "KV cache": batch * row * s.layers * 2 * s.key * w,
@@ -154,7 +150,7 @@ def cache_bytes(s: Sizes, batch: int, w: int) -> tuple[float, float]:
     Beside its keys and values, a cached token costs their copy for every query head, and for each
     token of a batch a place in two masks.
     """
-    read = max(256, READ_AT_ONCE * batch)
+    read = max(256, BATCH_TOKENS * batch)
     copied = (2 * s.query + s.key) * w
     of_batch = batch * (s.hidden * w + 4 * s.vocabulary)
     of_read = read * ((s.hidden + s.query + 2 * s.key) * w + copied + 2 * w * read + 96)
@@ -169,24 +165,26 @@ def free_beside(taken: float) -> float:
 def cached_tokens(s: Sizes, cfg, phase: int, room: float) -> int:
     """Tokens that continuous batching's cache holds on a GPU with `room` bytes."""
     lasting = lasting_parts(s, cfg, phase, gpu=True) | ({"moments": 0} if phase == 1 else {})
-    fixed, of_token = cache_bytes(s, cfg.rollout_batch or REQUESTS, bytes_of_weight(cfg, True))
+    fixed, of_token = cache_bytes(s, cfg.rollout_batch or AT_ONCE, bytes_of_weight(cfg, True))
     return max(0, int(((room - sum(lasting.values())) * CACHE_SHARE - fixed) / of_token))
 
 
 def training_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool) -> dict[str, float]:
     """What a forward and a backward pass over this many tokens take."""
     w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
-    lora = getattr(cfg, "lora", 0)
-    layer = layer_activations(s, w) + (adapter_activations(s, lora) if lora else 0)
+    layer = layer_activations(s, w) + (adapter_activations(s, cfg.lora) if cfg.lora else 0)
     kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
     working = layer_pass(s, tokens, w)
-    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * logit_bytes(cfg, w, phase)
+    chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * logit_bytes(cfg, w, phase, gpu)
+    if w == 2 and not cfg.lora:  # what the head's gradient is still to be added of (TokenLoss)
+        chunk += min(HEAD_ROWS, tokens) * s.vocabulary * w
     # the teacher's pass has twice the tokens; the backward pass begins where the chunk's memory is
     # free again
     of_teacher = 2 * working if phase == 2 else 0
     activations = max(kept * tokens + max(0, working - chunk), of_teacher)
 
-    head = 0 if lora else s.vocabulary * s.hidden * w  # its gradient, which adapters do not need
+    # the head's gradient, which adapters do not need
+    head = 0 if cfg.lora else s.vocabulary * s.hidden * w
     # at the end of the backward pass, where a tied embedding's two gradients are added in a third
     # tensor, activations are gone
     third = max(0, head - activations - chunk) if s.tied else 0
@@ -198,11 +196,11 @@ def training_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool) -> dict[st
     }
 
 
-def logit_bytes(cfg, w: int, phase: int) -> int:
+def logit_bytes(cfg, w: int, phase: int, gpu: bool) -> int:
     """Bytes that a chunk's loss and gradient take per logit, all copies that live at one time."""
     if phase == 1:  # the logits in fp32, their log-softmax, its gradient, theirs
         return 16
-    raw = 0 if w == 4 else w  # the product, before it is fp32
+    raw = 0 if w == 4 or gpu else w  # the product, before it is fp32; a GPU makes it so
     of_divergence = {"reverse": 8, "forward": 12, "mixed": 20}[cfg.divergence]
     return raw + 4 + 4 + of_divergence  # student's and teacher's logits, what KLInPlace keeps
 
@@ -261,16 +259,13 @@ def settled(cfg, way: dict):
 
 def fitted(s: Sizes, cfg, card: float, **changes):
     """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where
-    not even the smallest do. What it leaves open is off.
-
-    A pass holds one row at least, so --micro-tokens below the longest row of both phases saves
-    nothing.
-    """
+    not even the smallest do. What it leaves open is off."""
     cfg = settled(replace(cfg, **changes), {})
     room = card * (1 - RESERVE)
-    rows = sorted({trained_row(cfg, phase) for phase in phases_of(cfg)}, reverse=True)
-    passes = [tokens for tokens in (32768, 16384) if tokens > rows[0]] + rows
-    batches = [0, 128, 64, 32, 16, 8]  # 0: continuous batching's own, REQUESTS at most
+    rows = {trained_row(cfg, phase) for phase in phases_of(cfg)}  # a pass holds one at least
+    sizes_of_pass = {tokens for tokens in (32768, 16384) if tokens > min(rows)} | rows
+    passes = sorted(sizes_of_pass, reverse=True)
+    batches = [0, 128, 64, 32, 16, 8]  # 0: continuous batching's own, AT_ONCE at most
     if cfg.micro_tokens:
         passes = [cfg.micro_tokens]
     if cfg.rollout_batch:
@@ -301,6 +296,17 @@ def fastest(s: Sizes, cfg, card: float, host: float = math.inf):
         found = fitted(s, settled(cfg, way), card)
         if found and host_bytes(s, found) <= host * (1 - RESERVE):
             return found
+    return None
+
+
+def shorter(s: Sizes, cfg, card: float, host: float = math.inf):
+    """The fastest way that fits with responses of 8192, 4096 or 2048 tokens at most in all phases,
+    as --max-tokens gives them; None where none does."""
+    for limit in (8192, 4096, 2048):
+        if limit < cfg.max_tokens:
+            limits = dict(max_tokens=limit, distil_max_tokens=limit, eval_max_tokens=limit)
+            if found := fastest(s, replace(cfg, **limits), card, host):
+                return found
     return None
 
 
@@ -364,6 +370,8 @@ def no_room(s: Sizes, cfg, card: Card) -> str:
     least, near = smallest_card(s, cfg), nearest_model(s, cfg, card.free)
     line += f": the smallest card for it has {least} GB" if least else ": no single card holds it"
     line += f"; here --model {near} would work" if near else "; no model that is known here fits"
+    if short := shorter(s, cfg, card.free, ram_bytes() or math.inf):
+        line += f", or this one with --max-tokens {short.max_tokens}"
     return f"{line}. python sdzero.py --model {cfg.model} --plan shows more"
 
 

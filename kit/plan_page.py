@@ -15,10 +15,12 @@ def plan(cfg, responses: dict[str, int]) -> str:
     s = sizes(read_config(cfg.model))
     here = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     on_gpu = replace(cfg, dtype="bfloat16") if cfg.dtype == "auto" else cfg
-    of_card = {}
+    of_card, shortened = {}, {}
     for card in memory_plan.CARDS:
         if found := memory_plan.fastest(s, on_gpu, card * 1e9):
             of_card[card] = found
+        elif found := memory_plan.shorter(s, on_gpu, card * 1e9):
+            shortened[card] = found
     # the first table is of this card's settings, else of those for 80 GB, or for the smallest card
     shown = memory_plan.fastest(s, on_gpu, here) if here else None
     shown = shown or of_card.get(80) or next(iter(of_card.values()), memory_plan.smallest(on_gpu))
@@ -30,7 +32,7 @@ def plan(cfg, responses: dict[str, int]) -> str:
     on_this = gpu_line(s, shown, here) if here else cpu_line(s, cfg)
     disk = memory_plan.disk_line(s, shown)
     return "\n\n".join(
-        [about, parts_table(s, shown), on_this, disk, *cards_text(s, of_card, responses)]
+        [about, parts_table(s, shown), on_this, disk, *cards_text(s, of_card, shortened, responses)]
     )
 
 
@@ -74,37 +76,54 @@ def cpu_line(s: Sizes, cfg) -> str:
     )
 
 
-def cards_text(s: Sizes, of_card: dict, responses: dict[str, int]) -> list[str]:
-    """The settings for each usual card, what they need there, and the smallest card."""
-    if not of_card:
+def cards_text(s: Sizes, of_card: dict, shortened: dict, responses: dict[str, int]) -> list[str]:
+    """The settings for each usual card, what they need there, and the smallest card; `shortened`
+    are those that fit with shorter responses alone."""
+    if not of_card and not shortened:
         return [
-            f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states; they "
-            "would have to be sharded, which this program does not do."
+            f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states. "
+            "Adapters (--lora) need least; --shard shares moments and low halves over cards, but weights, "
+            "teacher and gradients would have to be sharded too, which this program does not do."
         ]
     rows = [["card", "needs GB", "host GB", "tokens/s", "rollouts h", "training h", "settings"]]
-    for card, cfg in of_card.items():
+    for card, cfg in {**shortened, **of_card}.items():
         took = hours.hours(s, cfg, card * 1e9, responses)
+        limit = f"--max-tokens {cfg.max_tokens} " if card in shortened else ""
         row = [f"{card} GB", gigabytes(peak(s, cfg)), gigabytes(memory_plan.host_bytes(s, cfg))]
         row += [f"{took[key]:.0f}" for key in ("tokens a second", "rollouts", "training")]
-        rows.append([*row, flags(cfg)])
-    asked = next(iter(of_card.values())).tokens_per_second
-    source = (
-        "tokens a second: as given"
-        if asked
-        else f"tokens a second: {hours.OF_BANDWIDTH:.0%} of what the memory bandwidth of a usual "
-        "card of that size allows (docs/memory_and_speed.md)"
-    )
+        rows.append([*row, limit + flags(cfg)])
+    source = "tokens a second as given"
+    if not cfg.tokens_per_second:
+        source = (
+            f"tokens a second: {hours.OF_BANDWIDTH:.0%} of what the memory bandwidth of a usual "
+            "card of that size allows (docs/memory_and_speed.md)"
+        )
+    lengths = ", ".join(f"{kind} {n:,}" for kind, n in hours.tokens_of(cfg).items())
     return [
         "the fastest settings that fit, computed:\n" + table(rows),
-        f"{source}; responses of half of --max-tokens on average, with {evaluations_words(of_card)}"
-        f"; training at {hours.OF_ARITHMETIC:.0%} of the card's arithmetic",
-        f"smallest card: {min(of_card)} GB",
+        f"The hours are of {took['tokens'] / 1e6:,.0f} million sampled tokens, with "
+        f"{hours.evaluations(cfg)} evaluations of {hours.evaluated_responses(cfg):,} responses "
+        f"(tokens of a response on average: {lengths}); {source}; training at "
+        f"{hours.OF_ARITHMETIC:.0%} of the card's arithmetic, every revision kept.",
+        *offload_lines(s, of_card, responses),
+        f"smallest card: {min(of_card)} GB" if of_card else "no card without a lower --max-tokens",
     ]
 
 
-def evaluations_words(of_card: dict) -> str:
-    cfg = next(iter(of_card.values()))
-    return f"{hours.evaluations(cfg)} evaluations of {hours.evaluated_responses(cfg)} responses"
+def offload_lines(s: Sizes, of_card: dict, responses: dict[str, int]) -> list[str]:
+    """Where moments on the card leave so little room to sample that --offload saves time."""
+    saved = []
+    for card, cfg in of_card.items():
+        other = memory_plan.fitted(s, cfg, card * 1e9, offload=True, moments="float32")
+        if other and not cfg.offload:
+            kept, moved = (
+                took["rollouts"] + took["training"]
+                for took in (hours.hours(s, way, card * 1e9, responses) for way in (cfg, other))
+            )
+            if moved < 0.9 * kept:
+                saved.append(f"{moved:.0f} h instead of {kept:.0f} on {card} GB")
+    more = "with --offload, which leaves more room to sample, in all: "
+    return [more + ", ".join(saved)] if saved else []
 
 
 def gigabytes(n: float) -> str:

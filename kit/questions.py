@@ -75,6 +75,8 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     for name, n in sizes.items():
         sets[name] = questions[start : start + n]
         start += n
+    if cfg.method in ("sft", "sdft") and cfg.task == "math" and not cfg.data:
+        sets = kit.hub_data.with_generations(sets)
     return sets
 
 

@@ -5,6 +5,7 @@
     python studies/bench.py linear                               # as batch and length grow
     python studies/bench.py precision --model SmolLM2.gguf       # does bfloat16 learn?
     python studies/bench.py plan                                 # the plan of real models' steps
+    python studies/bench.py gpu                                  # whoever has a GPU: all at once
 
 `python -m studies.bench` is the same. Times are medians. "Peak" is the largest resident memory
 (VmHWM, so Linux alone) of a process that does nothing else.
@@ -31,7 +32,7 @@ from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import Parser
 from kit.tables import table
-from studies import fake_step
+from studies import fake_step, gpu
 from studies.steps import (
     RESPONSES,
     backward_phase2,
@@ -357,6 +358,7 @@ COMMANDS = {
     "linear-once": linear_once,
     "precision": precision,
     "plan": fake_step.plan,
+    "gpu": gpu.gpu,
 }
 
 
@@ -393,6 +395,14 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--rows", type=int, default=6)
     p.add_argument("--lr", type=float, default=5e-6)
     p.add_argument("--modes", default="fp32,fp32 with bf16 moments,split bf16,plain bf16")
+
+    p = of["gpu"]
+    p.add_argument("--model", default="", help="empty: random weights")
+    p.add_argument("--minutes", type=float, default=9, help="no part begins behind them")
+    p.add_argument("--ranks", type=int, default=0, help="on a CPU: 2 tries two ranks too")
+    p.add_argument("--port", type=int, default=29511, help="for the two ranks")
+    for name in ("tokens", "rows", "prompt"):
+        p.add_argument(f"--{name}", type=int, default=0, help="0: by the device")
 
     p = of["plan"]
     p.add_argument("--models", default=",".join(fake_step.MODELS), help="names of kit/models.json")

@@ -13,6 +13,7 @@ import baselines
 import eval as evaluation
 import sdzero
 from studies import compare
+from studies.statistics import over_runs
 
 # the smallest runs, of the embedded model, that still show what they should
 FAST = ["--digits", "2", "--eval-questions", "6", "--eval-samples", "8", "--max-tokens", "60"]
@@ -213,6 +214,23 @@ def configs(table, samples, **given):
         options = {"samples": samples, **compare.of_program(given, own), **own}
         made[row] = compare.config_of({**options, "out": "x"})
     return made
+
+
+def test_the_table_of_ablations_has_the_accuracy_behind_srt_too():
+    measured = dict(samples=9, trained_tokens=9, seconds=1, accuracy=0.5, accuracy_ci=[0.4, 0.6])
+    measured |= dict(accuracy_greedy=0.5, accuracy_greedy_ci=[0.4, 0.6], mean_tokens=7.0)
+    measured |= dict(revised_accuracy=0.75, revised_accuracy_ci=[0.7, 0.8], correction_rate=None)
+    measured |= dict(correction_rate_ci=None, net_correction_rate=0.5, k=4, pass_at_k=0.9)
+    of_srt = dict(srt_accuracy=0.25, srt_accuracy_ci=[0.2, 0.3])
+    rows = [{"method": "base", **over_runs([measured])}]
+    rows.append({"method": "SD-Zero", **over_runs([measured | of_srt])})
+    rows.append({"method": "no SRT", **over_runs([measured | dict.fromkeys(of_srt)])})
+    text = compare.comparison_table({"table": "ablations", "rows": rows})
+    heading, base, ours, without, *definition = text.splitlines()
+    assert "after SRT: sampled %" in heading and "pass@4 %" in heading
+    assert "mended %" in heading and "net correction %" in heading and "(revised" in text
+    assert "25.0 [20.0, 30.0]" in ours and "25.0 [" not in base + without
+    assert "after SRT" not in compare.comparison_table({"table": "methods", "rows": rows})
 
 
 def test_every_row_of_the_tables_is_a_run_of_its_own():

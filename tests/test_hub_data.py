@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from toys import small, write_lines
 
+import baselines
 import kit
 from kit import hub_data
 from kit.errors import UserError
@@ -74,6 +75,35 @@ def test_openr1_questions_are_of_competitions_and_solved(capsys):
     out = capsys.readouterr().out
     assert "3 of 7 rows are questions" in out and "1 of no competition" in out
     assert "1 proofs" in out and "2 without a verified solution" in out
+
+
+def test_sft_is_shown_what_deepseek_r1_wrote(monkeypatch, capsys):
+    """Its first generation that is marked right; sdzero reads none."""
+    from datasets import Dataset
+
+    rows = [openr1_row(i, generations=["wrong", f"right {i}", "too"]) for i in range(12)]
+    rows = [row | {"correctness_math_verify": [False, True, True]} for row in rows]
+    read = []
+
+    def hub_rows(name, part, columns, advice):
+        read.append(columns)
+        return Dataset.from_list([{column: row[column] for column in columns} for row in rows])
+
+    monkeypatch.setattr(hub_data, "hub_rows", hub_rows)
+    cfg = small(task="math", eval_questions=2, srt_questions=4, distil_questions=4)
+    sets = load_questions(cfg)
+    assert len(read) == 1 and "generations" not in read[0]
+    assert all("boxed" in q["demonstration"] for q in sets["srt"])
+    sets = load_questions(baselines.make_baseline_config(**vars_of(cfg), method="sft"))
+    for q in sets["srt"] + sets["distil"]:
+        assert q["demonstration"] == f"right {q['id'].removeprefix('uuid-')}"
+    assert all("boxed" in q["demonstration"] for q in sets["test"])
+    assert "8 of 8 questions with a right solution by DeepSeek-R1" in capsys.readouterr().out
+
+
+def vars_of(cfg) -> dict:
+    names = ("task", "eval_questions", "srt_questions", "distil_questions")
+    return {name: getattr(cfg, name) for name in names}
 
 
 @pytest.mark.parametrize("lacking", ["source", "correctness_math_verify", "problem"])

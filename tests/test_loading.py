@@ -179,3 +179,18 @@ print("no locks" if kit.run_folder.fcntl is None else "locks")
 
 def test_everything_imports_where_fcntl_and_resource_are_missing():
     assert python(MISSING).strip() == "no locks"
+
+
+def test_the_tiny_family_stays_on_one_thread_of_the_cpu(monkeypatch, checkpoint):
+    """Also beside a GPU; another model, or --device, goes there."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    own, threads = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    cfg = make_config()
+    assert kit.loading.device_of(cfg) == "cpu"
+    model = load_model(cfg)
+    assert threads == [1] and model.dtype == torch.float32 and model.device.type == "cpu"
+    load_model(make_config(model=checkpoint, device="cpu"))
+    assert threads == [1] and torch.get_num_threads() == own
+    assert kit.loading.device_of(make_config(model=checkpoint)).startswith("cuda")
+    assert kit.loading.device_of(make_config(device="cuda")).startswith("cuda")

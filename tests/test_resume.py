@@ -69,7 +69,7 @@ for dtype in {dtypes!r}:
     while True:
         pid = child(dtype, "killed")
         # a start alone takes a part of it
-        deadline = time.time() + rng.uniform(0.05, 0.25 if kills < 3 else 0.6) * whole
+        deadline = time.time() + rng.uniform(0.05, 0.25 if kills < 3 else 0.7) * whole
         while (code := ended(pid, os.WNOHANG)) is None and time.time() < deadline:
             time.sleep(0.005)
         if code is None:
@@ -91,7 +91,7 @@ DTYPES = ["float32", "bfloat16"]
 def kills(tmp_path_factory, checkpoint):
     """(how often a run was killed, the folder of that run and of one that was not) by dtype."""
     folder, paths = tmp_path_factory.mktemp("kills"), [str(HERE), str(HERE / "tests")]
-    steps = dict(sync_every=2, save_every=2, distil_questions=24, rollout_batch=4)
+    steps = dict(sync_every=2, save_every=2, distil_questions=18, rollout_batch=4)
     given = dict(checkpoint=checkpoint, folder=str(folder), paths=paths, steps=steps)
     counts = python(KILLS.format(dtypes=DTYPES, **given)).split()
     return {dtype: (int(count), folder / dtype) for dtype, count in zip(DTYPES, counts)}
