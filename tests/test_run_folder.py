@@ -84,7 +84,7 @@ def test_a_run_shows_its_prompts_and_its_table(checkpoint, coin, tmp_path, capsy
     begin = out.index("the reviser's prompt")
     shown = out[begin : begin + 400]
     assert "<|im_start|>user\nAdd " in shown and "<|im_start|>assistant\n" in shown
-    assert "\n\nWait, this response is wrong. Let me correct it.\n\n" in shown
+    assert "\n\nWait, this response is not correct, let me start over.\n\n" in shown
     table = out[out.rindex("sampled acc.") :].splitlines()[1:4]
     assert [line.split()[0] for line in table] == ["base", "srt", "sdzero"]
     assert all("[" in line for line in table)
