@@ -82,8 +82,9 @@ def cards_text(s: Sizes, of_card: dict, shortened: dict, responses: dict[str, in
     if not of_card and not shortened:
         return [
             f"No single GPU of up to {memory_plan.CARDS[-1]} GB holds this model's states. "
-            "Adapters (--lora) need least; --shard shares moments and low halves over cards, but weights, "
-            "teacher and gradients would have to be sharded too, which this program does not do."
+            "Adapters (--lora) need least; --shard shares moments and low halves over cards, but "
+            "weights, teacher and gradients would have to be sharded too, which this program does "
+            "not do."
         ]
     rows = [["card", "needs GB", "host GB", "tokens/s", "rollouts h", "training h", "settings"]]
     for card, cfg in {**shortened, **of_card}.items():

@@ -36,8 +36,9 @@ END = 2  # the embedded tokenizer's
 
 def small_baseline(**changes) -> BaselineConfig:
     shared = "digits temperature max_tokens micro_tokens eval_questions eval_samples".split()
+    shared += ["reduction", "distil_max_tokens", "eval_max_tokens", "eval_temperature"]
     given = {name: getattr(small(), name) for name in shared}
-    given |= dict(epochs=3, batch=1000, lr=1e-3, warmup_steps=1)
+    given |= dict(epochs=3, batch=1000, lr=1e-3, warmup_steps=1, textbook=True, kl=0.0, entropy=0.0)
     return BaselineConfig(**{**given, **changes})
 
 
@@ -247,7 +248,7 @@ def test_the_control_trains_on_verified_revisions_as_answers(baseline_run, monke
     baselines.rft_on_revisions(run, random_model())
     ((_, _, rows, phase, how),) = trained
     assert rows == [[Row([3, 4, 7, 2], [2])]] and phase == "srt"
-    assert how == sdzero.Training(cfg.epochs, cfg.batch, cfg.lr, cfg.weight_decay)
+    assert how == sdzero.Training(cfg.epochs, cfg.batch, cfg.lr, cfg.weight_decay, cfg.beta2)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -345,8 +346,8 @@ def test_options_that_a_baseline_does_not_have_are_one_line(capsys, words, messa
 
 def test_each_method_has_defaults_of_its_own():
     of_the_paper = make_baseline_config(model="x", method="grpo")
-    assert (of_the_paper.batch, of_the_paper.weight_decay, of_the_paper.lr) == (128, 0.01, 5e-6)
-    assert make_baseline_config(model="x", method="rft").batch == 64
+    assert (of_the_paper.batch, of_the_paper.weight_decay, of_the_paper.lr) == (256, 0.01, 1e-6)
+    assert make_baseline_config(model="x", method="rft").batch == 4
     for method, values in baselines.TINY.items():
         cfg = make_baseline_config(method=method)
         assert all(getattr(cfg, name) == value for name, value in values.items())
