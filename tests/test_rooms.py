@@ -33,13 +33,15 @@ IMPORTS = {name_of(path): imports_of(path) for path in FILES}
 def test_a_file_says_what_it_is_for_and_is_short(path):
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= (270 if path.name == "verify.py" else 500)
+    assert len(text.splitlines()) <= (300 if path.name == "verify.py" else 500)
 
 
 def test_nothing_of_the_rest_of_the_repository_is_imported():
     for name, imported in IMPORTS.items():
         tops = {module.partition(".")[0] for module in imported}
-        assert tops <= {"grading"} | PARSER | set(sys.stdlib_module_names), name
+        optional = {"reasoning_gym"} if name == "grading.gym" else set()  # a worker's, if asked for
+        assert tops <= {"grading"} | PARSER | optional | set(sys.stdlib_module_names), name
+        assert "grading.gym" not in imported, name
 
 
 def test_imports_go_down_only():
