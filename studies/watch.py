@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import kit
-from kit.clock import spoken
 from kit.options import option, parse_options
 from kit.tables import percent, table
 from studies.runs import only_run_of, read_metrics, read_results
@@ -65,7 +64,7 @@ def course_table(metrics: list[dict], most: int) -> str:
             first, last = block[0]["step"], block[-1]["step"]
             cells = [mean_cell_of(block, *column) for column in COLUMNS.values()]
             steps_cell = str(first) if first == last else f"{first}-{last}"
-            rows.append([phase, steps_cell, *cells, spoken(block[-1]["seconds"])])
+            rows.append([phase, steps_cell, *cells, kit.clock.spoken(block[-1]["seconds"])])
     return table(rows)
 
 
@@ -73,7 +72,7 @@ def state_of(folder: Path, last: dict) -> str:
     """Where the run stands, in a line."""
     marker = folder / kit.ownership.MARKER
     done = marker.is_file() and kit.files.read_json(marker).get("finished")
-    left = "finished" if done else f"time left about {spoken(last.get('left', 0.0))}"
+    left = "finished" if done else f"time left about {kit.clock.spoken(last.get('left', 0.0))}"
     late = f", {last['timeouts']} too slow to grade" if last["timeouts"] else ""
     return (
         f"{folder}: {left}; {last['samples']:,} responses of {last['tokens']:,} tokens{late}; "
