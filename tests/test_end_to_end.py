@@ -48,7 +48,7 @@ def smollm2_run(tmp_path_factory):
     for _ in range(24):
         numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
         rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
-    options = """--max-tokens 14 --srt-questions 6 --distil-questions 2 --eval-questions 1
+    options = """--max-tokens 14 --srt-questions 7 --distil-questions 2 --eval-questions 1
         --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 2
         --distil-lr 2e-5 --warmup-steps 1"""
     data = write_lines(folder / "max3.jsonl", rows)
