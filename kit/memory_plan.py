@@ -173,15 +173,19 @@ def training_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool) -> dict[st
     """What a forward and a backward pass over this many tokens take."""
     w, (n, trained) = bytes_of_weight(cfg, gpu), trained_bytes(s, cfg, gpu)
     layer = layer_activations(s, w) + (adapter_activations(s, cfg.lora) if cfg.lora else 0)
-    kept = s.layers * s.hidden * w + layer if cfg.gradient_checkpointing else s.layers * layer
-    working = layer_pass(s, tokens, w)
+    working, of_teacher = layer_pass(s, tokens, w), 0
     chunk = min(chunk_rows(s.vocabulary), tokens) * s.vocabulary * logit_bytes(cfg, w, phase, gpu)
     if w == 2 and not cfg.lora:  # what the head's gradient is still to be added of (TokenLoss)
         chunk += min(HEAD_ROWS, tokens) * s.vocabulary * w
-    # the teacher's pass has twice the tokens; the backward pass begins where the chunk's memory is
-    # free again
-    of_teacher = 2 * working if phase == 2 else 0
-    activations = max(kept * tokens + max(0, working - chunk), of_teacher)
+    row, checkpoints = min(tokens, trained_row(cfg, phase)), cfg.gradient_checkpointing
+    kept = tokens * s.layers * (s.hidden * w if checkpoints else layer)
+    # one layer's again, then the backward pass through it, where the chunk's memory is free again
+    masks = mask_bytes(s, row, w * (1 if checkpoints else s.sliding))
+    backward = kept + masks + (tokens * layer if checkpoints else 0) + working - chunk
+    loss = kept + (0 if checkpoints else masks) + tokens * s.hidden * (4 + 4 * w)  # the last norm
+    if phase == 2:  # its pass has twice the tokens, and keeps nothing
+        of_teacher = 2 * working + mask_bytes(s, 2 * row, w)
+    activations = max(loss, backward, of_teacher)
 
     # the head's gradient, which adapters do not need
     head = 0 if cfg.lora else s.vocabulary * s.hidden * w
@@ -194,6 +198,12 @@ def training_parts(s: Sizes, cfg, phase: int, tokens: int, gpu: bool) -> dict[st
         "loss chunk": chunk,
         "gradient of the output embedding": head + third,
     }
+
+
+def mask_bytes(s: Sizes, row: int, w: int) -> int:
+    """Bytes of the mask of layers that look back a window alone, and of its copies of w bytes per
+    place, for rows longer than the window; layers that see the whole row need none."""
+    return row**2 * (1 + w) if s.sliding and row > s.window else 0
 
 
 def logit_bytes(cfg, w: int, phase: int, gpu: bool) -> int:

@@ -25,6 +25,8 @@ class Sizes:
     key: int  # and value
     normed: int  # queries and keys that a norm of their own reads; 0: there is none
     tied: bool  # input and output embedding are one
+    window: int = 0  # that some layers look back; 0: all see the whole row
+    sliding: int = 0  # how many layers those are
 
     def adapters(self, rank: int) -> int:
         """Parameters of a pair of thin matrices beside each linear layer of every decoder layer."""
@@ -70,6 +72,7 @@ def sizes(config) -> Sizes:
     head_dim = getattr(c, "head_dim", None) or c.hidden_size // heads
     query = heads * head_dim
     key = (getattr(c, "num_key_value_heads", None) or heads) * head_dim
+    sliding = (getattr(c, "layer_types", None) or []).count("sliding_attention")
     has_norms = any(name.endswith(("q_norm", "k_norm")) for name, _ in model.named_modules())
     return Sizes(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -81,6 +84,8 @@ def sizes(config) -> Sizes:
         key=key,
         normed=query + key if has_norms else 0,
         tied=bool(c.tie_word_embeddings),
+        window=(getattr(c, "sliding_window", None) or 0) if sliding else 0,
+        sliding=sliding,
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, masking_utils
 
 import kit
 import sdzero
@@ -24,6 +24,7 @@ from kit.tables import table
 from studies.steps import backward_phase2, largest_pass, random_samples, row_lengths
 
 MODELS = ("Qwen/Qwen3-1.7B", "Qwen/Qwen3-4B-Instruct-2507", "allenai/Olmo-3-7B-Instruct")
+LIMITS = {}  # of responses: the recipe's
 SLICES = 256  # of a large model's weights in a step, whose slices would be thousands of operations
 
 
@@ -32,6 +33,9 @@ def without_data(parameters: int):
     """Within it tensors have shapes alone. What would read a number from one reads 0.0."""
     own, own_slice = torch.Tensor.__float__, kit.low_bits.SLICE
     torch.Tensor.__float__ = lambda self: 0.0
+    # or transformers, which cannot read that no rows are packed, would make masks that no run has
+    packed = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
     kit.low_bits.SLICE = max(own_slice, parameters // SLICES)
     kit.low_bits.thresholds.cache_clear()
     try:
@@ -40,6 +44,7 @@ def without_data(parameters: int):
             yield
     finally:
         torch.Tensor.__float__, kit.low_bits.SLICE = own, own_slice
+        masking_utils.find_packed_sequence_indices = packed
         kit.low_bits.thresholds.cache_clear()  # it holds tensors without data
 
 
@@ -50,7 +55,7 @@ def plan(args) -> dict:
     lines = [["model", "settings", "phase", "tokens", "tracked GB", "planned GB", "plan / tracked"]]
     for name in args.models.split(","):
         config = kit.sizes.read_config(name)
-        cfg = sdzero.make_config(model=name, task="math", dtype="bfloat16")
+        cfg = sdzero.make_config(model=name, task="math", dtype="bfloat16", **LIMITS)
         s = kit.sizes.sizes(config)
         cfg = kit.memory_plan.fastest(s, cfg, args.card * 1e9) or kit.memory_plan.smallest(cfg)
         # what is offloaded is elsewhere; here there is one device alone
@@ -58,13 +63,13 @@ def plan(args) -> dict:
         for phase in (1, 2):
             began, prompt = time.time(), kit.memory_plan.PROMPT
             row = kit.memory_plan.trained_row(cfg, phase)
-            rows = [row - prompt] * (cfg.micro_tokens // row) * 2  # two passes
+            rows = [row - prompt] * max(1, cfg.micro_tokens // row)  # one pass
             result = step_bytes(config, cfg, phase, rows, prompt)
             ratio, seconds = result["planned"] / result["tracked"], time.time() - began
             found.append({"model": name, "settings": settings, "phase": phase, **result})
             found[-1] |= {"ratio": ratio, "seconds": seconds}
             gb = [f"{result[key] / 1e9:.2f}" for key in ("tracked", "planned")]
-            tokens = str(cfg.micro_tokens // row * row)
+            tokens = str(len(rows) * row)
             lines.append([name, settings, str(phase), tokens, *gb, f"{ratio:.3f}"])
             print(lines[-1], f"{seconds:.0f} s", flush=True)
     print(table(lines))
@@ -111,6 +116,8 @@ def tracked(config, cfg, phase: int, samples: list[dict]) -> dict[str, int]:
         rows = [sdzero.Row(s["context"] + s["ids"], [len(s["context"])]) for s in part]
         return sdzero.backward_nll(run, student, rows, 1)
 
+    for p in student.parameters():
+        p.grad = torch.empty_like(p)  # as an earlier pass of the step has left it
     tracker = Tracker()
     halves = [p.low_bits for p in student.parameters() if hasattr(p, "low_bits")]
     tracker.track_external(student, teacher, optimizer, *halves)

@@ -1,6 +1,7 @@
 """bench and make_tiny: they run, from anywhere, and report what they promise."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,9 @@ import pytest
 from toys import HERE, message_of
 from transformers import AutoModelForCausalLM
 
+from kit import memory_plan, sizes
 from kit.presets import ALIASES, is_tiny
-from studies import bench, make_tiny
+from studies import bench, fake_step, gpu, make_tiny
 from studies.steps import RESPONSES
 
 
@@ -61,6 +63,43 @@ def test_bench_runs_as_a_module_and_as_a_file(words, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=where)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["loss"] > 0
+
+
+def test_the_list_for_a_gpu_runs_on_a_cpu_at_toy_size(tmp_path, capsys, monkeypatch):
+    """All of it, so that it works the first time that somebody has a card."""
+    report = tmp_path / "gpu.json"
+    port = str(29600 + os.getpid() % 1000)
+    assert bench.main(["gpu", "--ranks", "2", "--port", port, "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert found["ok"], [row for row in found["rows"] if not row["ok"]]
+    parts = [row["part"] for row in found["rows"]]
+    assert "rollouts" in parts and "two ranks" in parts
+    for name in gpu.SETTINGS:
+        assert {f"step, phase 1, {name}", f"step, phase 2, {name}"} <= set(parts)
+    assert all(row["planned"] > 0 for row in found["rows"] if row["part"].startswith("step"))
+    out = capsys.readouterr().out
+    assert "numbers mean nothing" in out and "\npart " in out
+    # a part that fails is named, and the next one begins; behind --minutes none does
+    monkeypatch.setattr(gpu, "step", lambda *_: int("x"))
+    assert bench.main(["gpu", "--tokens", "8", "--json", str(report)]) == 0
+    failed = [row for row in json.loads(report.read_text())["rows"] if not row["ok"]]
+    assert len(failed) == 10 and failed[0]["error"].startswith("ValueError")
+    assert bench.main(["gpu", "--minutes", "0", "--json", str(report)]) == 0
+    rows = json.loads(report.read_text())["rows"]
+    assert all(row["error"].startswith("left out") for row in rows)
+
+
+def test_bench_plan_of_a_small_model(monkeypatch, tmp_path, capsys):
+    """The plan of known models beside their steps; here one that is quick."""
+    small = {**gpu.TOY, "vocab_size": 30000, "hidden_size": 256}
+    monkeypatch.setitem(sizes.facts(), "small", small)
+    monkeypatch.setattr(fake_step, "LIMITS", dict(max_tokens=400, distil_max_tokens=0))
+    monkeypatch.setattr(memory_plan, "PROMPT", 64)
+    assert bench.main(["plan", "--models", "small", "--json", str(tmp_path / "plan.json")]) == 0
+    steps = json.loads((tmp_path / "plan.json").read_text())["steps"]
+    assert [s["phase"] for s in steps] == [1, 2]
+    assert all(0.9 < s["ratio"] < 1.1 for s in steps)
+    assert "plan / tracked" in capsys.readouterr().out
 
 
 def test_bench_says_mistakes_in_one_line(capsys):
