@@ -98,6 +98,8 @@ class Config:
     reward: str = option("", "FILE.py:function of your own, (response, row) -> 0 or 1")
     gym_options: str = option("", "gym: its difficulty, key=value,key=value")
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
+    numbers: int = option(4, "countdown: how many numbers a task has", least=2, most=8)
+    largest: int = option(25, "countdown: the largest of them", least=2, most=100)
     srt_questions: int = option(10_000, "N1: questions of phase 1", least=0)
     distil_questions: int = option(9000, "N2: questions of phase 2", least=0)
     eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
@@ -212,6 +214,7 @@ class Config:
     eval_split: Literal["test", "val"] = option(
         "test", "val: for choosing settings; test: look at it once", heading="evaluation"
     )
+    eval_every: int = option(0, "steps of phase 2 between evaluations (Fig. 5); 0: none", least=0)
     eval_samples: int = option(
         8, "sampled answers per question, besides one greedy answer and one revision", least=1
     )
@@ -321,9 +324,11 @@ class Run:
 
 def in_phase(run: Run, phase: str) -> Run:
     """The run with the sampling settings of phase "distil" or "eval", where it has its own."""
-    names = "temperature", "top_p", "max_tokens"
-    own = {name: getattr(run.cfg, f"{phase}_{name}") or getattr(run.cfg, name) for name in names}
-    return replace(run, cfg=replace(run.cfg, **own))
+    cfg, names = run.cfg, ("temperature", "top_p", "max_tokens")
+    own = {name: getattr(cfg, f"{phase}_{name}") or getattr(cfg, name) for name in names}
+    # an evaluation between two steps of phase 2 still follows the general ones
+    own |= {f"eval_{name}": getattr(cfg, f"eval_{name}") or getattr(cfg, name) for name in names}
+    return replace(run, cfg=replace(cfg, **own))
 
 
 def generate(
@@ -796,6 +801,8 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
     for step in run.folder.steps(phase, schedule.steps, student, optimizer, teacher):
         if number := schedule.round_begun(step):
             measure(run, student, f"round {number}")
+        elif cfg.eval_every and step and step % cfg.eval_every == 0:
+            measure(run, student, f"step {step}")
         if schedule.synchronises(step):
             teacher.load_state_dict(student.state_dict())
 

@@ -13,6 +13,7 @@ import json
 import random
 
 import kit
+from kit.countdown import countdown_questions
 from kit.errors import UserError
 from kit.rows import Unreadable, place, read_rows, readable
 
@@ -55,7 +56,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     total = sum(sizes.values())
     sources = {  # a new task is one line here: mixed(your_questions())
         "arith": lambda: arith_questions(total, cfg.digits, cfg.seed),
-        "countdown": lambda: kit.countdown.countdown_questions(total, seed=cfg.seed),
+        "countdown": lambda: countdown_questions(total, cfg.numbers, cfg.largest, cfg.seed),
         "math": lambda: mixed(hub_questions("math")),
         "code": lambda: mixed(hub_questions("code")),
     }

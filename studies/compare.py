@@ -72,7 +72,15 @@ NOT_PASSED = {
 }
 # What --help shows of the programs' options; all the others are options here too.
 SHOWN = {"table", "seeds", "budgets", "rows", "jobs", "out", "model", "task", "device", "data"}
-SHOWN |= {"digits", "unsafe_exec", "eval_questions", "eval_samples", "eval_split"}
+SHOWN |= {
+    "digits",
+    "numbers",
+    "largest",
+    "unsafe_exec",
+    "eval_questions",
+    "eval_samples",
+    "eval_split",
+}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -237,7 +245,8 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
 
 
 # The options that an evaluation of the base depends on, beside which questions are asked.
-BASE = ("model", "task", "data", "digits", "seed", "dtype", "device", "temperature", "max_tokens")
+BASE = ("model", "task", "data", "digits", "numbers", "largest", "seed", "dtype", "device")
+BASE += ("temperature", "max_tokens")
 BASE += ("rollout_batch", "eval_questions", "eval_samples", "eval_split", "chat_template")
 BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "top_p")
 BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens")

@@ -20,6 +20,8 @@ MEASURING = (
     "reward",
     "gym_options",
     "digits",
+    "numbers",
+    "largest",
     "seed",
     "srt_questions",
     "distil_questions",

@@ -131,6 +131,22 @@ def test_each_phase_samples_with_its_own_settings(monkeypatch, run_of):
     assert set(seen) == {(7, 0.9, 0.8)}
 
 
+def test_evaluations_within_phase_2_follow_the_general_settings(monkeypatch, run_of):
+    """--eval-every measures the student between steps, as it is measured before and after."""
+    seen, evaluate = [], sdzero.evaluate
+
+    def spy(run, model, questions, name, revise=True):
+        seen.append((name, sdzero.in_phase(run, "eval").cfg.temperature))
+        return evaluate(run, model, questions, name, revise)
+
+    monkeypatch.setattr(sdzero, "evaluate", spy)
+    cfg = small(distil_temperature=0.5, temperature=0.9, eval_every=1, distil_batch=3)
+    run = run_of(cfg)
+    sdzero.distil(run, random_model(5))
+    assert seen == [("step 1", 0.9), ("step 2", 0.9)]
+    assert list(run.folder.results) == ["step 1", "step 2"]
+
+
 def test_scale_shrinks_all_counts_alike_and_says_so(capsys):
     cfg, whole = a_model(scale=0.1), a_model()
     for name in COUNTS:
