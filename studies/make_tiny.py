@@ -55,7 +55,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
     prompt = arith_questions(1, 1, 0)[0]["prompt"]
     text = [prompt, "user\n", "assistant\n", "\\boxed{", "\n\n"]
-    text += [f"\n\n{phrase}\n\n" for phrase in control_phrases(Config(), "qwen3")]
+    text += [f"\n\n{phrase}\n\n" for phrase in control_phrases(Config(phrase_if_wrong=""), "qwen3")]
     trainer = trainers.BpeTrainer(
         vocab_size=1000,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -260,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, args.layers, args.width)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}")
-    phrases = phrase_ids(tokenizer, control_phrases(Config(), "qwen3"))
+    phrases = phrase_ids(tokenizer, control_phrases(Config(phrase_if_wrong=""), "qwen3"))
     pretrain(model, Corpus(args, random.Random(args.seed), tokenizer, phrases), args)
 
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}

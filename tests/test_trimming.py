@@ -19,7 +19,7 @@ def encode(tokenizer):
 @pytest.fixture
 def trim(tokenizer):
     """trim(ids, openings=False) -> ids, with <|im_end|> (2) as the end token."""
-    run = SimpleNamespace(cfg=small(), tokenizer=tokenizer, end_ids=[2])
+    run = SimpleNamespace(cfg=small(trim=True), tokenizer=tokenizer, end_ids=[2])
     return lambda ids, openings=False: trimmed(run, [ids], openings)[0]
 
 
@@ -90,7 +90,7 @@ def test_an_opening_that_ends_inside_a_token_stays():
     joined = Tokenizer(models.WordLevel(words, unk_token="<e>"))
     joined.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=joined, eos_token="<e>")
-    run = SimpleNamespace(cfg=small(), tokenizer=tokenizer, end_ids=[5])
+    run = SimpleNamespace(cfg=small(trim=True), tokenizer=tokenizer, end_ids=[5])
     assert trimmed(run, [[0, 1, 2, 3, 4, 5]], openings=True) == [[0, 1, 2, 3, 4, 5]]
 
 
