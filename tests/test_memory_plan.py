@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,7 +132,7 @@ def test_the_plan_is_near_what_a_step_holds(phase, settings):
 def test_the_plan_counts_the_states_as_they_are():
     """bfloat16: 2 bytes each for weights, low halves, gradients and teacher, 8 for fp32 moments; a
     model of 1e9 parameters."""
-    s = SimpleNamespace(
+    s = sizes.Sizes(
         parameters=10**9,
         vocabulary=1000,
         hidden=64,
