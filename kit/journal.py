@@ -1,5 +1,4 @@
-"""A journal of rollouts for what is only measured: the part of kit/run_folder.py that
-kit/sampling.py asks for, without a run."""
+"""The journal of rollouts: batches of responses in a file, which what was stopped goes on from."""
 
 import json
 from pathlib import Path
@@ -7,31 +6,24 @@ from pathlib import Path
 from kit.errors import UserError
 
 
-class Journal:
-    """Batches of responses, in a file that a stopped measurement goes on from.
+class Batches:
+    """A file with a line for each batch, under its key."""
 
-    settings: what the responses depend on beside their prompts. Raises UserError for a file that
-    was begun with others.
-    """
+    def __init__(self, path: Path):
+        self.path, self.places = path, {}  # {key: where its line begins}
 
-    def __init__(self, path: Path, settings: dict):
-        self.path, self.places, self.totals = path, {}, {"timeouts": 0}
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"settings": settings}) + "\n")
-        with path.open("rb+") as file:
+    def read(self, writes: bool = True) -> None:
+        """Find the batches that are there. A last line that a kill cut off is ended, so that the
+        next one stands alone; not where another process `writes`."""
+        with self.path.open("rb+" if writes else "rb") as file:
             position = 0
             for line in file:
                 try:
-                    row = json.loads(line)
-                    if position == 0:
-                        check_settings(path, row["settings"], settings)
-                    else:
-                        self.places[row["key"]] = position
+                    self.places[json.loads(line)["key"]] = position
                 except (ValueError, KeyError, TypeError):
-                    pass  # a kill cut this line off: its batch is sampled again
+                    pass  # a kill, or a full disk, cut this line off: its batch is sampled again
                 position += len(line)
-            if position and not line.endswith(b"\n"):
+            if writes and position and not line.endswith(b"\n"):
                 file.write(b"\n")
 
     def recall(self, key: str):
@@ -45,6 +37,29 @@ class Journal:
     def remember(self, key: str, batch: list[list[int]]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps({"key": key, "batch": batch}) + "\n")
+
+
+class Journal(Batches):
+    """The journal of what is only measured: the part of kit/run_folder.py that kit/sampling.py asks
+    for, without a run.
+
+    settings: what the responses depend on beside their prompts. Raises UserError for a file that
+    was begun with others.
+    """
+
+    def __init__(self, path: Path, settings: dict):
+        super().__init__(path)
+        self.totals = {"timeouts": 0}
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"settings": settings}) + "\n")
+        with path.open("rb") as file:
+            first = file.readline()
+        try:
+            check_settings(path, json.loads(first)["settings"], settings)
+        except (ValueError, KeyError, TypeError):
+            pass  # cut off, as any line can be
+        self.read()
 
     def stopping(self) -> bool:
         return False  # Ctrl-C interrupts at once; what was remembered stays

@@ -21,6 +21,7 @@ from kit.alarms import Alarms
 from kit.clock import Clock, spoken
 from kit.errors import UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
+from kit.journal import Batches
 from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
@@ -34,12 +35,8 @@ except ImportError:  # Windows: two processes in one folder are not noticed ther
 # options of a command, not of a run
 NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes")
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
-MEASURED = (
-    "seconds",
-    "tokens_per_second",
-    "memory",
-    "left",
-)  # of a line: the clock's, the machine's
+# of a line: the clock's, the machine's
+MEASURED = ("seconds", "tokens_per_second", "memory", "left")
 
 
 class RunFolder:
@@ -58,7 +55,8 @@ class RunFolder:
         self.path, self.save_every = Path(path), save_every
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
-        self.journal, self.clock, self.alarms = {}, Clock(), Alarms()
+        self.journal = Batches(self.path / "state" / "rollouts.jsonl")
+        self.clock, self.alarms = Clock(), Alarms()
         self.save_minutes, self.saved_at = 20.0, time.time()
         gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
@@ -157,32 +155,20 @@ class RunFolder:
 
     # the journal of rollouts ----------------------------------------------------------------------
     def read_journal(self) -> None:
-        with (self.path / "state" / "rollouts.jsonl").open("rb+" if self.writes else "rb") as f:
-            position = 0
-            for line in f:
-                try:
-                    self.journal[json.loads(line)["key"]] = position
-                except (ValueError, KeyError, TypeError):
-                    pass  # a kill, or a full disk, cut this line off: its batch is sampled again
-                position += len(line)
-            if self.writes and position and not line.endswith(b"\n"):
-                f.write(b"\n")
+        self.journal.read(self.writes)
 
     def recall(self, key: str):
         """The batch of rollouts journalled under `key`, or None."""
-        if key not in self.journal:
+        batch = self.journal.recall(key)
+        if batch is None:
             self.clock.asks()
-            return None
-        with (self.path / "state" / "rollouts.jsonl").open("rb") as f:
-            f.seek(self.journal[key])
-            batch = json.loads(f.readline())["batch"]
-        self.clock.uncounted += len(batch)
+        else:
+            self.clock.uncounted += len(batch)
         return batch
 
     def remember(self, key: str, batch: list[list[int]]) -> None:
         if self.writes:
-            with (self.path / "state" / "rollouts.jsonl").open("a") as f:
-                f.write(json.dumps({"key": key, "batch": batch}) + "\n")
+            self.journal.remember(key, batch)
         self.clock.generated(batch)
         self.tell_time()
 
