@@ -57,7 +57,7 @@ from grading.programs.cpp import cpp_compiler  # noqa: F401
 from grading.programs.formats import load_tests  # noqa: F401
 from grading.programs.response import last_program, prepare_code  # noqa: F401
 from grading.rows import failures, jobs_of, totals
-from grading.workers import Pool, after_fork, cores
+from grading.workers import OnPool, Pool, after_fork, cores
 
 
 def final_answer(response):
@@ -105,7 +105,7 @@ def code_reward(response, tests, unsafe=False):
     return _reward("code", response, tests, unsafe)
 
 
-class Grader:
+class Grader(OnPool):
     """Grades batches in warm worker processes.
 
     Thread-safe; results do not depend on order, batch or number of workers.
@@ -152,21 +152,6 @@ class Grader:
         for number, (right, why) in zip(hard, judged, strict=True):
             verdicts[number] = (float(right), why)
         return verdicts
-
-    @property
-    def timeouts(self):
-        """How many items ran out of time so far."""
-        return self.pool.timeouts
-
-    def close(self):
-        """End the workers. (They also end by themselves when this process does.)"""
-        self.pool.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def _prepare_math(response, reference):

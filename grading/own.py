@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from grading.bounds import MATH_SECONDS, START_SECONDS
-from grading.workers import Pool, Worker, cores
+from grading.workers import OnPool, Pool, Worker, cores
 
 GYM_REWARD = str(Path(__file__).resolve().with_name("gym.py")), "score"  # file, function
 SHOWN = 200  # characters of a row or a response in a message
 
 
-class OwnGrader:
+class OwnGrader(OnPool):
     """Grades batches by a function of a file, in warm worker processes; thread-safe.
 
     The bounds are those of mathematics (grading/bounds.py), memory counted on top of what loading
@@ -49,20 +49,6 @@ class OwnGrader:
                 )
             rewards.append(float(right))
         return rewards
-
-    @property
-    def timeouts(self):
-        """How many items ran out of time so far."""
-        return self.pool.timeouts
-
-    def close(self):
-        self.pool.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 def plain(row):

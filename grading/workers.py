@@ -300,3 +300,22 @@ class Pool:
                 return
             if worker is not None:
                 worker.dismiss()
+
+
+class OnPool:
+    """What graders that ask workers share: self.pool, a count of time-outs, and an end."""
+
+    @property
+    def timeouts(self):
+        """How many items ran out of time so far."""
+        return self.pool.timeouts
+
+    def close(self):
+        """End the workers. (They also end by themselves when this process does.)"""
+        self.pool.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
