@@ -52,7 +52,7 @@ import kit
 from kit.errors import UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
-from kit.presets import TINY, recipe_of
+from kit.presets import TINY, recipe_of, recipe_of_run
 from kit.schedules import Schedule, warmup_and_cosine
 from kit.seeds import derived_seed, permutation, shuffled
 from kit.tables import mean, rate
@@ -1006,8 +1006,7 @@ def introduce(run: Run, model) -> None:
         f"{cfg.model}: {model.num_parameters():,} parameters, {model.dtype}, on {model.device}; "
         f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
     )
-    chosen = recipe_of({name: getattr(cfg, name) for name in ("recipe", "task", "model", "lora")})
-    kept = {k: v for k, v in chosen.items() if getattr(cfg, k) == v}
+    kept = {k: v for k, v in recipe_of_run(cfg).items() if getattr(cfg, k) == v}
     print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
     if folder.saved:

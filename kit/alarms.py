@@ -1,6 +1,7 @@
 """Warnings that save a day: one line each, with what to do, at most once a process."""
 
-from kit.presets import RATES, recipe_of
+from kit.options import flag_of
+from kit.presets import RATES, recipe_of_run
 
 WINDOW = 20  # steps
 ONE_SIDED = 0.02  # of rewards: at most so many right, or wrong
@@ -81,14 +82,13 @@ class Alarms:
 
     def look_at_options(self, cfg) -> None:
         """Learning rates beside the recipe's."""
-        of_recipe = recipe_of({k: getattr(cfg, k) for k in ("recipe", "task", "model", "lora")})
+        of_recipe = recipe_of_run(cfg)
         for name in RATES if cfg.method in ("sdzero", "srt") else ():
             factor = getattr(cfg, name) / of_recipe[name]
             if not 1 / FAR <= factor <= FAR:
-                flag = "--" + name.replace("_", "-")
                 self.say(
                     name,
-                    f"{flag} {getattr(cfg, name):g} is {factor:.2g} times the recipe's "
+                    f"{flag_of(name)} {getattr(cfg, name):g} is {factor:.2g} times the recipe's "
                     f"{of_recipe[name]:g}: watch loss and length over the first steps",
                 )
 

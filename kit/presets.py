@@ -61,6 +61,11 @@ def adapter_factor(given: dict) -> int:
     return 3 if is_tiny(given.get("model", "tiny")) else 10
 
 
+def recipe_of_run(cfg) -> dict:
+    """The defaults that a run's recipe gave, whether or not they were kept."""
+    return recipe_of({k: getattr(cfg, k) for k in ("recipe", "task", "model", "lora")})
+
+
 def recipe_of(given: dict) -> dict:
     """The defaults of the options that were not given: the recipe that was asked for, or that of
     the model. With --lora its learning rates are higher (adapter_factor)."""
