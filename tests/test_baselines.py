@@ -20,6 +20,7 @@ from toys import (
     response_logits,
     room,
     rows_of_ids,
+    run_through_kills,
     small,
     weights_of,
 )
@@ -303,14 +304,7 @@ def test_a_budget_is_kept_and_a_kill_changes_nothing(
             seen.add((phase, step))
             raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_state", killing)
-        while True:
-            try:
-                run("stopped")
-                break
-            except Killed:
-                pass
+    run_through_kills(monkeypatch, killing, lambda: run("stopped"))
     assert seen
     for name in ("results.json", f"{options['method']}/model.safetensors"):
         whole, stopped = (tmp_path / folder / name for folder in ("whole", "stopped"))

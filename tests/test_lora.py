@@ -17,6 +17,7 @@ from toys import (
     relative,
     response_logits,
     rows_of_ids,
+    run_through_kills,
     small,
     with_teacher,
 )
@@ -288,14 +289,7 @@ def test_every_method_trains_adapters_and_goes_on_to_the_same_bits(
             raise Killed
 
     killed = []
-    with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "save_state", killing)
-        while True:
-            try:
-                run("stopped")
-                break
-            except Killed:
-                pass
+    run_through_kills(monkeypatch, killing, lambda: run("stopped"))
     assert killed
     stage = options["method"]
     for name in ("results.json", f"{stage}/model.safetensors", f"{stage}/adapter/{WEIGHTS}"):

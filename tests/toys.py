@@ -248,6 +248,18 @@ def smollm2() -> str:
     return str(files[0])
 
 
+def run_through_kills(monkeypatch, killing, run) -> None:
+    """run() again and again, with `killing` in place of RunFolder.save_state, which may raise
+    Killed, until it comes to its end."""
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", killing)
+        while True:
+            try:
+                return run()
+            except Killed:
+                pass
+
+
 class Killed(BaseException):
     """A kill, as far as a test within one process can play it: nothing catches it."""
 
