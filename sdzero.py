@@ -827,7 +827,7 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         run.folder.log(phase, step, **stats)
 
 
-def distil(run: Run, student) -> None:
+def distil(run: Run, student, loss=backward_kl) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
     run, teacher = in_phase(run, "distil"), frozen_copy(student)
     cfg = run.cfg
@@ -849,7 +849,7 @@ def distil(run: Run, student) -> None:
     def backward(samples):
         for sample, context in zip(samples, reviser_contexts(run, samples)):
             sample["teacher_context"] = context
-        return backward_kl(run, student, teacher, samples)
+        return loss(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule, backward)
 
