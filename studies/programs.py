@@ -37,7 +37,7 @@ def program_has(name: str, options: dict) -> bool:
     if is_baseline(options):
         of_method = baselines.BELONGS.get(name, baselines.DEFAULTS)
         return name not in baselines.NOT_HERE and options["method"] in of_method
-    return name in field_types(sdzero.Config)
+    return name in field_types(variants.VariantConfig if is_variant(options) else sdzero.Config)
 
 
 def of_program(given: dict, options: dict) -> dict:

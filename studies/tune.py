@@ -33,10 +33,10 @@ import numpy as np
 import kit
 import sdzero
 from kit.errors import UserError
-from kit.options import as_flags, check_ranges, option, parse_options
+from kit.options import as_flags, check_ranges, flag_of, option, parse_options
 from kit.seeds import derived_seed
 from kit.tables import table
-from studies.programs import ROOT, config_of, stages_of
+from studies.programs import ROOT, config_of, program_has, stages_of
 from studies.statistics import mean_cell, over_runs, pass_at_k
 
 SEARCH = ROOT / "studies" / "search"
@@ -281,9 +281,12 @@ def read_search(file: str) -> dict:
     if not isinstance(search, dict) or (lacking := needed - set(search)):
         lacking = ", ".join(sorted(lacking if isinstance(search, dict) else needed))
         raise UserError(f"{file} is not a ranges file: it lacks {lacking}")
-    for row in search["rows"]:
+    some = search["rungs"][0]
+    for row, described in search["rows"].items():
+        named = {**described["ranges"], **described["fixed"]}
+        if unknown := [name for name in named if not program_has(name, named)]:
+            raise UserError(f"{file}, {row}: its program has no {', '.join(map(flag_of, unknown))}")
         for number in range(search["draws"]):
-            some = search["rungs"][0]
             trial = Trial(row, number, some["samples"], some["seeds"][0], "val")
             config_of(options_of(trial, search))
     return search
