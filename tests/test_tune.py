@@ -153,6 +153,6 @@ def test_ranges_that_cannot_be_searched_are_refused(tmp_path, capsys):
 
 def test_rows_of_variants_are_run_by_their_program():
     for row, described in SEARCH["rows"].items():
-        options = {**tune.draws_of(row, SEARCH)[0], **described["fixed"]}
+        options = {**tune.draws_of(row, SEARCH)[0], **described["fixed"], "samples": 512}
         cfg = config_of(options)
         assert is_variant(options) == (type(cfg).__name__ == "VariantConfig")
