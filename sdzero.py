@@ -105,6 +105,7 @@ class Config:
     eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
     system: str = option("", "system message in front of every question; empty: none")
     instruction: str = option("", "what follows every question; empty: the task's own line")
+    shots: int = option(0, "worked examples before every question, as earlier turns", least=0)
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(

@@ -214,7 +214,7 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
 BASE = ("model", "task", "data", "digits", "numbers", "largest", "seed", "dtype", "device")
 BASE += ("temperature", "max_tokens")
 BASE += ("rollout_batch", "eval_questions", "eval_samples", "eval_split", "chat_template")
-BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "top_p")
+BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "shots", "top_p")
 BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens")
 
 
