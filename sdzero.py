@@ -496,7 +496,7 @@ def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
     input_ids = torch.tensor(padded, device=model.device)  # (B, T)
-    hidden = kit.prefixes.last_hidden(model, input_ids)  # (B, T, H), of model.base_model
+    hidden = kit.prefixes.last_hidden(model, input_ids, rows)  # (B, T, H), by base_model
     kept = []  # places in the flattened (B * T, H)
     for i, (context, row) in enumerate(zip(contexts, rows)):
         kept += range(i * width + len(context) - 1, i * width + len(row))

@@ -320,7 +320,7 @@ def test_activations_are_what_autograd_keeps(kind, dtype):
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        sdzero.response_hidden(model, [[5] * 10] * 4, [[6] * 191] * 4)
+        sdzero.response_hidden(model, [[5 + row] * 10 for row in range(4)], [[6] * 191] * 4)
     bytes_kept = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
     planned = memory_plan.layer_activations(sizes.sizes(config), dtype.itemsize)
     assert planned == pytest.approx(bytes_kept / 800 / 3, rel=0.15)
