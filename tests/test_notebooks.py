@@ -2,16 +2,32 @@
 
 import ast
 import re
+import shlex
 import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from notebooks import ROOT, code_cells, printed_by, read, run_notebook, source_of
-from notebooks import as_python as python_of
+from notebooks import (
+    ROOT,
+    as_python,
+    code_cells,
+    printed_by,
+    read,
+    run_cell,
+    run_notebook,
+    source_of,
+)
+
+import eval as evaluation
+import kit
+import sdzero
 
 NAMES = ("walkthrough.ipynb", "colab.ipynb")
 # the walkthrough in seconds
 SMALLER = {
-    "N1, EPOCHS = 400, 16": "N1, EPOCHS = 24, 2",
+    "N1, EPOCHS = 400, 16": "N1, EPOCHS = 16, 2",
     "STEPS, BATCH = 10, 32": "STEPS, BATCH = 2, 4",
     "TESTS = 200": "TESTS = 6",
 }
@@ -69,6 +85,61 @@ def test_the_walkthrough_is_short():
 
 
 # --------------------------------------------------------------------------------------------------
+# Colab
+# --------------------------------------------------------------------------------------------------
+class Shell:
+    """Runs a cell's lines of this repository's programs in this process, and notes the others."""
+
+    def __init__(self):
+        self.programs, self.others = [], []
+
+    def __call__(self, line, namespace):
+        words = shlex.split(line.format_map(namespace))
+        if words[0] != "python":
+            self.others.append(words)
+            return
+        assert {"sdzero.py": sdzero, "eval.py": evaluation}[words[1]].main(words[2:]) == 0, line
+        self.programs.append(words[1:3])
+
+
+def test_the_cells_for_colab_run(monkeypatch, tmp_path):
+    """On the embedded model, smaller; Colab's own module is played."""
+    pytest.importorskip("peft", reason="--lora needs peft")
+    downloaded, shell, out = [], Shell(), tmp_path / "colab"
+    files = SimpleNamespace(download=downloaded.append)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(files=files))
+    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
+    monkeypatch.chdir(ROOT)
+    smaller = "--digits 2 --samples 32 --max-tokens 30 --eval-questions 4 --eval-samples 1"
+    changed = {
+        '"Qwen/Qwen3-0.6B", "math"': '"tiny", "arith"',
+        "--scale 0.02 --max-tokens 2048 --eval-questions 2500 --eval-samples 2": smaller,
+        "--distil-batch 16": "--distil-batch 4",
+        "ANSWERS = 20": "ANSWERS = 2",
+        '"out/colab"': repr(str(out)),
+    }
+    printed = run_notebook(read("colab.ipynb"), changed, shell)
+    assert [words[0] for words in shell.others] == ["pip", "pip", "nvidia-smi"]
+    assert shell.programs[0] == shell.programs[1] == ["sdzero.py", "--model"]
+    assert [words[1] for words in shell.programs[2:]] == ["watch", "page", "localise"]
+    assert "16 GB" in printed_by(printed["plan"]) and "finished" in printed_by(printed["watch"])
+    names = [Path(file).name for file in downloaded]
+    assert names == ["colab-adapter.zip", "page.html", "localise.html"]
+    assert "adapter_model.safetensors" in zipfile.ZipFile(downloaded[0]).namelist()
+
+
+def test_what_colab_runs_fits_a_t4(capsys):
+    """The real options, planned without the hub: 16 GB are enough."""
+    namespace = {}
+    run_cell(source_of(code_cells(read("colab.ipynb"))[0]), namespace)
+    line = "--model {MODEL} --task {TASK} {SIZE} {STEPS} {MEMORY} --plan".format_map(namespace)
+    assert sdzero.main(line.split()) == 0
+    plan = capsys.readouterr().out
+    of_t4 = next(words for words in map(str.split, plan.splitlines()) if words[:2] == ["16", "GB"])
+    assert float(of_t4[2]) < 16 and "low halves of the weights         -" in plan
+
+
+# --------------------------------------------------------------------------------------------------
 # Both
 # --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +153,7 @@ def test_they_copy_no_function(name):
         code = [line.strip() for line in text.splitlines() if line.strip()]
         lines |= {tuple(code[i : i + 4]) for i in range(len(code) - 3)}
     for cell in code_cells(read(name)):
-        source = python_of(source_of(cell))
+        source = as_python(source_of(cell))
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 assert node.name not in ours, node.name
