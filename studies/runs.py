@@ -35,6 +35,7 @@ MEASURING = (
     "phrase_if_wrong",
     "system",
     "instruction",
+    "shots",
     "recipe",
     "temperature",
     "top_p",
