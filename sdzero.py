@@ -197,7 +197,7 @@ class Config:
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
+        "auto", "auto: bfloat16 on a GPU that has it, else float32", heading="memory"
     )
     gradient_checkpointing: bool | None = option(
         None, "compute activations twice: less memory; not given: by --plan, as the next two"

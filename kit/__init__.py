@@ -40,7 +40,7 @@
     tables       tables and intervals
     figures      figures
     token_page   a page of answers with coloured tokens
-    token_picture  one answer with coloured tokens, as SVG
+    token_picture  one answer with coloured tokens, as SVG or PNG
 
 A room is imported when it is first used (`kit.losses.token_loss`), so that `--help` does not wait
 for torch.

@@ -20,6 +20,19 @@ def card(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in ("auto", "cuda") else device
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether a device calculates with bfloat16. Not torch.cuda.is_bf16_supported(): that says yes
+    of cards before Ampere too (T4, V100), which only emulate it, slowly."""
+    device = torch.device(device)
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def weights_are_low(cfg, device: str) -> bool:
+    """Whether --dtype means bfloat16 there: "auto" does on a GPU that has it."""
+    on_gpu = torch.device(device).type != "cpu"
+    return cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and on_gpu and has_bfloat16(device))
+
+
 def peak_memory() -> float:
     """GiB: the most that tensors held on this process's GPU so far; without one, the most that the
     process held; 0 where the system does not say."""

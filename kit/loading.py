@@ -150,7 +150,7 @@ def load_model(cfg):
     device = device_of(cfg)
     switch_dropout_off(model)
     check_head(model)
-    low = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu")
+    low = gpu.weights_are_low(cfg, device)
     if cfg.lora:
         add_adapters(model, cfg.lora, cfg.seed, torch.bfloat16 if low else torch.float32)
     elif low:

@@ -1,6 +1,10 @@
-"""One answer as a picture (SVG): each token coloured by how much the reviser disagrees."""
+"""One answer as a picture: each token coloured by how much the reviser disagrees, as SVG; or by any
+number that it has, as PNG, which a notebook shows wherever it is read."""
 
 import html
+import io
+
+from kit.figures import pyplot
 
 WIDTH, SIZE, STEP = 84, 16, 9.6  # characters of a line; font size and advance, in pixels
 LINE, MARGIN = 34, 14
@@ -66,3 +70,50 @@ def text_at(x: float, y: float, text: str, weight: str = "normal", size: int = S
         f'<text x="{x:.1f}" y="{y}" {style} font-weight="{weight}" fill="#111" {fit} '
         f'xml:space="preserve">{html.escape(text)}</text>'
     )
+
+
+# --------------------------------------------------------------------------------------------------
+# PNG, for notebooks
+# --------------------------------------------------------------------------------------------------
+class Png:
+    """An image that a notebook shows where it is a cell's last value."""
+
+    def __init__(self, data: bytes):
+        self.data = data
+
+    def _repr_png_(self) -> bytes:
+        return self.data
+
+
+def token_numbers(tokens: list[str], numbers: list[float], title: str) -> Png | None:
+    """Tokens in boxes, each with its number below and the darker the larger it is; None, said in a
+    line, without matplotlib."""
+    if not (plt := pyplot()):
+        return None
+    cells = [token.replace("\n", "\u23ce") for token in tokens]
+    widths = [max(4.4, len(cell) + 1) for cell in cells]  # in characters; a number needs four
+    places, x, line = [], 0.0, 0
+    for width in widths:
+        if x and x + width > WIDTH:
+            x, line = 0.0, line + 1
+        places.append((x, line))
+        x += width
+    full = max(map(abs, numbers)) or 1.0
+    fig, ax = plt.subplots(figsize=(10, 0.6 * (line + 1) + 0.4), constrained_layout=True)
+    for cell, number, width, (x, line_of) in zip(cells, numbers, widths, places):
+        shade = (214 / 255, 69 / 255, 0, min(1.0, abs(number) / full) * 0.85)
+        edge = {"edgecolor": "lightgrey", "linewidth": 0.6}
+        ax.add_patch(plt.Rectangle((x, line_of), width - 0.3, 0.55, facecolor=shade, **edge))
+        middle = x + width / 2 - 0.15
+        how = {"ha": "center", "va": "center", "family": "monospace"}
+        ax.text(middle, line_of + 0.27, cell, size=11, parse_math=False, **how)
+        below = f"{number:.2f}" if abs(number) >= 0.005 else "0"
+        ax.text(middle, line_of + 0.73, below, size=7, color="dimgrey", **how)
+    ax.set(xlim=(0, WIDTH), ylim=(line + 1, -0.1))
+    ax.set_title(title, loc="left", size=10)
+    ax.axis("off")
+    buffer = io.BytesIO()
+    # no date or version inside: the same numbers give the same bytes
+    fig.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    plt.close(fig)
+    return Png(buffer.getvalue())
