@@ -83,9 +83,10 @@ class Config:
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     save_minutes: float = option(20, "minutes between them, where that is earlier", above=0)
+    track: Literal["tensorboard", "wandb", "trackio", None] = option(None, "metrics go there too")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
     samples: int = option(0, "budget of responses for training; 0: none", least=0)
-    device: str = option("auto", "auto, cpu or cuda")
+    device: str = option("auto", "auto (cuda or cpu), cpu, cuda or mps")
     chat_template: str = option(
         "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
     )
@@ -192,6 +193,7 @@ class Config:
     distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
     rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
+    show_every: int = option(0, "steps between answers shown, tokens in colour; 0: none", least=0)
     kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
@@ -520,7 +522,7 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
         for indices in passes:
             loss = loss_of(indices)
             loss.backward()  # adds to .grad
-            total += loss.detach().double()
+            total += kit.losses.precise(loss.detach())
         return total
 
     return kit.losses.in_passes(work, model, lengths, run.room)
@@ -776,7 +778,8 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
             contexts = [s["teacher_context"] for s in in_pass]
             teacher_hidden = response_hidden(teacher, contexts, responses)  # (N, H)
         hidden = response_hidden(student, [s["context"] for s in in_pass], responses)  # (N, H)
-        loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        loss, values = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        kit.disagreement.note(in_pass, values, student, hidden)  # for people; trains nothing
         return loss / normaliser
 
     # the student's lengths count: a teacher's row has y twice, but without gradients it keeps no
@@ -813,8 +816,7 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         stats = run.folder.count(samples)  # mean reward, "length", share cut off ...
 
         student.train()
-        words = kit.tables.revision_words(samples)  # "wait" and the like, per response
-        stats |= {"lr": schedule.lr(step), "revision_words": words}
+        stats |= {"lr": schedule.lr(step), "revision_words": kit.tables.revision_words(samples)}
         for _ in range(schedule.updates):
             stats["loss"] = backward(samples)
             run.folder.count_trained(sum(len(s["ids"]) for s in samples))
@@ -824,6 +826,7 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
             by_token = run.cfg.reduction == "mean"
             stats["kl"] = stats["loss"] * (stats["length"] if by_token else 1)  # nats of a response
             stats["synchronised"] = schedule.synchronises(step)
+            stats |= kit.disagreement.told(run, step, samples)  # "entropy"; shows an answer
         run.folder.log(phase, step, **stats)
 
 
@@ -939,11 +942,11 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     results.json's content."""
     options = kit.run_folder.options_of(cfg)
     kit.ownership.refuse_model_folder(cfg.out, cfg.model)
-    kit.run_folder.check_options(cfg.out, options, cfg.fresh)
+    kit.run_folder.check_options(cfg, options)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
-    folder.keeps_time(cfg)
+    folder.belongs_to(cfg)
     folder.keep_ids(kit.questions.ids_of(questions))
     if not folder.finished:
         with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
@@ -1013,7 +1016,7 @@ def introduce(run: Run, model) -> None:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
     answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
-    kit.alarms.about_template(run.tokenizer, cfg)
+    folder.alarms.look_at_template(run.tokenizer, cfg)
     show("the generator's prompt", run.tokenizer.decode(prompt))
     show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
 

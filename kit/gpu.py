@@ -1,5 +1,6 @@
 """What a GPU is told before the first tensor goes there. Nothing of it was measured on one."""
 
+import gc
 import os
 import sys
 
@@ -29,6 +30,14 @@ def peak_memory() -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def release() -> None:
+    """Give back what the cache of a GPU's allocator holds, behind a run out of memory."""
+    on_apple = torch.backends.mps.is_available()
+    if torch.cuda.is_available() or on_apple:
+        gc.collect()  # what the traceback's frames held in cycles
+        (torch.mps if on_apple else torch.cuda).empty_cache()
 
 
 def prepare(device: str) -> bool:

@@ -63,7 +63,7 @@ def scored_answers(run, student, reviser, questions: list[dict]) -> list[dict]:
     samples = answers_of_both_kinds(run, student, questions)
     for s in samples:
         s["teacher_context"] = sdzero.reviser_ids(run, s["context"], s["ids"], s["reward"])
-        s["tokens"] = [run.tokenizer.decode([t]) for t in s["ids"]]
+        s["tokens"] = kit.tokens.texts_of(run.tokenizer, s["ids"])
         if run.cfg.task == "arith" and not s["reward"]:  # the right transcript is known
             text = s["question"]["demonstration"]
             right = run.tokenizer.encode(text, add_special_tokens=False) + [run.end_ids[-1]]

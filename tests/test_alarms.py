@@ -7,7 +7,7 @@ from toys import small
 
 import kit
 import sdzero
-from kit.alarms import Alarms, about_template
+from kit.alarms import Alarms
 
 
 def step(phase="distil", **values):
@@ -96,20 +96,20 @@ def tokenizer_with(system: bool, think: str = ""):
 
 
 def test_templates_that_drop_the_system_message_or_think(said, tokenizer):
-    about_template(tokenizer, small())
-    about_template(tokenizer_with(True), small(system="Be brief."))
-    about_template(tokenizer_with(False), small())
+    Alarms().look_at_template(tokenizer, small())
+    Alarms().look_at_template(tokenizer_with(True), small(system="Be brief."))
+    Alarms().look_at_template(tokenizer_with(False), small())
     assert said() == []
-    about_template(tokenizer_with(False), small(system="Be brief."))
-    about_template(tokenizer_with(True, "<think>\n"), small())
-    about_template(tokenizer_with(True, "<think>\n\n</think>\n"), small())
+    Alarms().look_at_template(tokenizer_with(False), small(system="Be brief."))
+    Alarms().look_at_template(tokenizer_with(True, "<think>\n"), small())
+    Alarms().look_at_template(tokenizer_with(True, "<think>\n\n</think>\n"), small())
     dropped, opened, empty = said()
     assert "--instruction" in dropped and "open <think>" in opened and "empty" in empty
 
 
 def test_a_run_says_them_as_it_logs(run_of, said):
     run = run_of(small())
-    run.folder.keeps_time(small(srt_lr=1.0))
+    run.folder.belongs_to(small(srt_lr=1.0))
     run.folder.log("init", 0, reward=0.0, length=5.0, truncated=0.0)
     run.folder.keep_result("base", {"correction_rate": 0.0}, 0)
     assert len(said()) >= 3
