@@ -18,10 +18,12 @@ PROJECT = "sdzero"
 
 
 class Sink(NamedTuple):
-    """A tracker's run, opened: send({name: number or text}, step), and close()."""
+    """A tracker's run, opened: send({name: number or text}, step), close(), and the last step that
+    it has, -1 if none."""
 
     send: object
     close: object
+    has: int
 
 
 def require(track: str | None) -> None:
@@ -44,8 +46,9 @@ def tensorboard(folder, record: dict, options: dict) -> Sink:
 
     place = folder.path / "tensorboard"
     before = set(place.glob("*"))
-    # steps from here on are not what a reader of older files sees
-    writer = SummaryWriter(str(place), purge_step=record["lines"] + 1)
+    has = min(record["lines"], len(folder.read_rows("metrics.jsonl")))
+    # what older files say of later steps is not shown
+    writer = SummaryWriter(str(place), purge_step=has + 1)
     made = sorted(set(place.glob("*")) - before)
     folder.ownership.enter(*(file.relative_to(folder.path).as_posix() for file in made))
 
@@ -55,11 +58,15 @@ def tensorboard(folder, record: dict, options: dict) -> Sink:
             add(name, value, step)
         writer.flush()
 
-    return Sink(send, writer.close)
+    return Sink(send, writer.close, has)
 
 
 def wandb(folder, record: dict, options: dict) -> Sink:
-    """A run of Weights & Biases, in $WANDB_PROJECT or "sdzero"; WANDB_MODE=offline works."""
+    """A run of Weights & Biases, in $WANDB_PROJECT or "sdzero".
+
+    It knows what reached it: the last that a killed process logged may not have. Offline that is
+    nothing, so that the folder of each process has the run's whole course, for `wandb sync`.
+    """
     import wandb
 
     run = wandb.init(
@@ -70,7 +77,7 @@ def wandb(folder, record: dict, options: dict) -> Sink:
         config=options,
         settings=wandb.Settings(console="off"),
     )
-    return Sink(lambda values, step: run.log(values, step=step), run.finish)
+    return Sink(lambda values, step: run.log(values, step=step), run.finish, run.step - 1)
 
 
 def trackio(folder, record: dict, options: dict) -> Sink:
@@ -79,7 +86,7 @@ def trackio(folder, record: dict, options: dict) -> Sink:
 
     name = f"{folder.path.name}-{record['id']}"
     run = trackio.init(project=PROJECT, name=name, resume="allow", config=options)
-    return Sink(lambda values, step: run.log(values, step=step), run.finish)
+    return Sink(lambda values, step: run.log(values, step=step), run.finish, record["lines"])
 
 
 SINKS = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
@@ -117,20 +124,20 @@ class Tracker:
         self.known = read_json(self.file) if self.file.is_file() else {}
         new = {"id": uuid.uuid4().hex[:8], "lines": 0, "results": {}}
         self.record = self.known.setdefault(track, new)
-        lines = folder.read_rows("metrics.jsonl")
-        if track == "tensorboard":  # the one that takes steps back
-            self.record["lines"] = have = min(self.record["lines"], len(lines))
-            kept = {name: step for name, step in self.record["results"].items() if step <= have}
-            self.record["results"] = kept
-        write_json(self.file, self.known)
+        write_json(self.file, self.known)  # with the id, before there is a run of it
         try:
             self.sink = SINKS[track](folder, self.record, options)
         except Exception as e:  # of the package's own kinds
             raise UserError(
                 f"--track {track} cannot be opened ({reason(e)}): mend that, or leave it out"
             ) from e
+        has, places = self.sink.has, self.record["results"]
+        self.note({"lines": has, "results": {name: at for name, at in places.items() if at <= has}})
         self.step = 0
-        for line in lines:
+        for line in folder.read_rows("metrics.jsonl"):
+            for name, at in places.items():  # where they stood
+                if at == self.step and name in folder.results:
+                    self.result(name, folder.results[name])
             self.line(line)
         for name, result in folder.results.items():
             self.result(name, result)

@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -194,3 +196,32 @@ def test_the_tiny_family_stays_on_one_thread_of_the_cpu(monkeypatch, checkpoint)
     assert threads == [1] and torch.get_num_threads() == own
     assert kit.loading.device_of(make_config(model=checkpoint)).startswith("cuda")
     assert kit.loading.device_of(make_config(device="cuda")).startswith("cuda")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "do_sample": True, "eos_token_id": [2, 9]},
+        {"temperature": 0.6, "suppress_tokens": [5], "eos_token_id": 2},  # which trainers warn of
+        None,
+    ],
+)
+def test_a_checkpoint_has_the_generation_config_of_its_base(own, run_of, checkpoint, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint, base)
+    file = base / "generation_config.json"
+    file.write_text(json.dumps(own)) if own else file.unlink()
+    run = run_of(small(str(base)))
+    model = kit.loading.load_model(run.cfg)
+    sdzero.generate(run, model, [[5, 6, 7]], seed=0)  # at settings of its own
+    run.folder.checkpoint("srt", run.tokenizer, model)
+    saved = json.loads((tmp_path / "run" / "srt" / "generation_config.json").read_text())
+    if own:
+        assert {**saved, **own} == saved and set(saved) == {*own, "transformers_version"}
+    else:  # what a reader of config.json alone finds, and nothing that says how to sample
+        assert saved.pop("_from_model_config") and saved["eos_token_id"] == END_IDS
+        assert not set(saved) & {"temperature", "top_p", "top_k", "do_sample"}
+    again = kit.loading.load_model(replace(run.cfg, model=str(tmp_path / "run" / "srt")))
+    assert kit.loading.end_token_ids(run.tokenizer, again) == kit.loading.end_token_ids(
+        run.tokenizer, model
+    )

@@ -20,6 +20,9 @@ class Settings:
     def __init__(self, **given): pass
 class Run:
     def __init__(self, **given):
+        told = [json.loads(line) for line in open(os.environ["FAKE_TRACKER"])]
+        offline = os.environ.get("WANDB_MODE") == "offline"
+        self.step = 0 if offline else 1 + max([line.get("step", -1) for line in told] + [-1])
         self.note(init=given)
     def note(self, **what):
         with open(os.environ["FAKE_TRACKER"], "a") as f:
@@ -132,6 +135,26 @@ def test_a_repeated_step_is_not_sent_again(fake, run_of):
     logged = [line for line in told() if "step" in line]
     assert [line["step"] for line in logged] == [1, 2, 3, 3, 4, 5]
     assert logged[3]["values"] == {"results/name": "base", "results/accuracy": 0.5}
+
+
+def test_what_did_not_reach_wandb_before_a_kill_is_sent_again(fake, run_of, tmp_path, monkeypatch):
+    name, told = fake
+    if name != "wandb":
+        pytest.skip("trackio writes to a file of its own at once")
+    run = run_of(small(track=name))
+    run.folder.belongs_to(run.cfg)
+    run.folder.keep_result("base", {"accuracy": 0.5}, 0)
+    for step in range(3):
+        run.folder.log("distil", step, loss=float(step))
+    (tmp_path / "told").write_text("".join((tmp_path / "told").read_text().splitlines(True)[:3]))
+    run.folder.belongs_to(run.cfg)
+    assert [line["step"] for line in told() if "step" in line] == [0, 1, 2, 3]
+    monkeypatch.setenv("WANDB_MODE", "offline")  # there each process's file has the whole course
+    (tmp_path / "told").write_text("")
+    run.folder.belongs_to(run.cfg)
+    logged = [line for line in told() if "step" in line]
+    assert [line["step"] for line in logged] == [0, 1, 2, 3]
+    assert logged[0]["values"]["results/name"] == "base"
 
 
 def test_what_was_logged_without_it_is_sent_when_it_is_given(fake, run_of):
