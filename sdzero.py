@@ -198,7 +198,7 @@ class Config:
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
+        "auto", "auto: bfloat16 on cuda, else float32", heading="memory"
     )
     gradient_checkpointing: bool | None = option(
         None, "compute activations twice: less memory; not given: by --plan, as the next two"
@@ -1047,3 +1047,12 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+# What `uv run sdzero.py` installs (PEP 723), in versions that were tried (docs/running.md).
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "torch>=2.11", "transformers>=5.19", "datasets>=4.0",
+#   "math-verify>=0.9", "numpy>=2.0", "tqdm>=4.66", "matplotlib>=3.9",
+# ]
+# ///
