@@ -73,15 +73,15 @@ def test_length_that_falls_for_twenty_steps(said):
 def test_entropy_near_0(said):
     alarms = Alarms()
     for _ in range(19):
-        alarms.look_at(step(entropy=0.001))
+        alarms.look_at(step(entropy=0.0005))
     assert said() == []
     for _ in range(30):
-        alarms.look_at(step(entropy=0.001))
+        alarms.look_at(step(entropy=0.0005))
     (line,) = said()
     assert "entropy" in line and "--distil-temperature" in line
     alarms = Alarms()
     for i in range(60):  # one sure step is none; and grpo has no such number
-        alarms.look_at(step(entropy=0.0 if i % 20 == 0 else 0.03))
+        alarms.look_at(step(entropy=0.0 if i % 20 == 0 else 0.002))
         alarms.look_at(step("grpo"))
     assert said() == []
 
