@@ -118,6 +118,7 @@ BELONGS = {
     "entropy": ("grpo",),
     "textbook": ("grpo",),
     "shown": ("sdft",),
+    "show_every": ("sdft",),
     "cosine": ("sdft",),
     "beta2": ("rft", "sft", "grpo", "sdft"),
     "warmup_steps": ("grpo", "sdft"),

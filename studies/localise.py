@@ -212,7 +212,7 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
     print(f"page: {file}")
     if wrong := page.get("wrong answers of srt") or page.get("wrong answers of base"):
         picture = picture_of(wrong[0])
-        kit.files.replace_file(folder / "localise.svg", lambda p: p.write_text(picture))
+        kit.files.replace_file(folder / "localise.svg", lambda p: p.write_text(picture, "utf-8"))
     return result
 
 

@@ -92,6 +92,15 @@ for unsafe in (False, True):
     assert done.stderr.strip() == "verify.py: RuntimeError: " + lines[1]
 
 
+def test_a_console_that_lacks_a_character_ends_nothing(elsewhere):
+    source = r"""
+from kit.errors import exit_code
+exit_code("sdzero", lambda: print("a \u2713 and \u6570"))
+"""
+    done = elsewhere(source, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert done.stdout == "a \\u2713 and \\u6570\n", done.stderr
+
+
 WHOLE_RUN = r"""
 import sys
 sys.modules["matplotlib"] = None  # without it a run has no figure
