@@ -106,6 +106,7 @@ class Config:
     eval_questions: int = option(500, "size of the validation set, and of the test set", least=1)
     system: str = option("", "system message in front of every question; empty: none")
     instruction: str = option("", "what follows every question; empty: the task's own line")
+    shots: int = option(0, "worked examples before every question, as earlier turns", least=0)
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(
@@ -353,8 +354,9 @@ def generate(
     )
 
     def sample_batch(batch, _seed):  # torch has been seeded with it
-        ids, mask = kit.sampling.left_padded(batch, run.end_ids[0], model.device)  # (B, T), (B, T)
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        ids, mask, cache = kit.prefixes.prefilled(model, batch, run.end_ids[0])  # (B, T), (B, T)
+        inputs = {"input_ids": ids, "attention_mask": mask, **cache}  # equal beginnings: read once
+        output = model.generate(**inputs, generation_config=config)
         return output[:, ids.shape[1] :].tolist()  # (B, new tokens), padded behind the first end
 
     if kit.sampling.continuous(model):
@@ -496,7 +498,7 @@ def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
     input_ids = torch.tensor(padded, device=model.device)  # (B, T)
-    hidden = model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state  # (B, T, H)
+    hidden = kit.prefixes.last_hidden(model, input_ids)  # (B, T, H), of model.base_model
     kept = []  # places in the flattened (B * T, H)
     for i, (context, row) in enumerate(zip(contexts, rows)):
         kept += range(i * width + len(context) - 1, i * width + len(row))
@@ -830,7 +832,7 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         run.folder.log(phase, step, **stats)
 
 
-def distil(run: Run, student) -> None:
+def distil(run: Run, student, loss=None) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
     run, teacher = in_phase(run, "distil"), frozen_copy(student)
     cfg = run.cfg
@@ -852,7 +854,7 @@ def distil(run: Run, student) -> None:
     def backward(samples):
         for sample, context in zip(samples, reviser_contexts(run, samples)):
             sample["teacher_context"] = context
-        return backward_kl(run, student, teacher, samples)
+        return (loss or backward_kl)(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule, backward)
 

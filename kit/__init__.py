@@ -20,6 +20,7 @@
     rewards      the verifier of a task, or --reward
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, out of memory, the journal of rollouts
+    prefixes     what many rows begin with, computed once
     continuous   continuous batching on a GPU, and what it does wrong beside training
     tokens       ids and texts of tokens
     selection    which revisions are trained on where there are too many

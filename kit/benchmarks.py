@@ -82,6 +82,7 @@ def benchmark_questions(name: str, file: str, cfg) -> list[dict]:
         days = day(cfg.lcb_from, "--lcb-from"), day(cfg.lcb_until, "--lcb-until")
         rows = released(rows, *days)
     questions = kit.questions.questions_of(rows, benchmark.task, source)
+    kit.questions.refuse_examples(cfg)
     questions = kit.questions.as_asked(kit.questions.once_each(questions), cfg)
     if benchmark.size and len(questions) != benchmark.size:
         print(f"{source}: {len(questions)} questions, where {benchmark.title} has {benchmark.size}")

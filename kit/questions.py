@@ -53,6 +53,8 @@ def load_questions(cfg) -> dict[str, list[dict]]:
         "srt": cfg.srt_questions,
         "distil": cfg.distil_questions,
     }
+    if cfg.shots:
+        sizes["shots"] = cfg.shots
     total = sum(sizes.values())
     sources = {  # a new task is one line here: mixed(your_questions())
         "arith": lambda: arith_questions(total, cfg.digits, cfg.seed),
@@ -76,6 +78,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     for name, n in sizes.items():
         sets[name] = questions[start : start + n]
         start += n
+    sets = behind_examples(sets, sets.pop("shots", []))
     if cfg.method in ("sft", "sdft") and cfg.task == "math" and not cfg.data:
         sets = kit.hub_data.with_generations(sets)
     return sets
@@ -103,6 +106,43 @@ def asked(prompt, cfg):
     if cfg.system and prompt[0]["role"] != "system":
         prompt = [{"role": "system", "content": cfg.system}, *prompt]
     return prompt
+
+
+def behind_examples(sets: dict, examples: list[dict]) -> dict:
+    """The sets' questions with --shots: these solved ones come first, as earlier turns."""
+    turns = [turn for q in examples for turn in [*as_turns(q["prompt"]), answer_turn(q)]]
+    turns = [t for i, t in enumerate(turns) if i == 0 or t["role"] != "system"]  # --system once
+    if not turns:
+        return sets
+    return {name: [q | {"prompt": behind(turns, q)} for q in qs] for name, qs in sets.items()}
+
+
+def refuse_examples(cfg) -> None:
+    """Raise UserError for --shots where all questions are asked, so that none is left to show."""
+    if cfg.shots:
+        raise UserError(
+            "--shots shows questions of a task that are in none of its four sets: not here"
+        )
+
+
+def behind(turns: list[dict], question: dict) -> list[dict]:
+    """A question's turns behind earlier ones, which begin with its system message."""
+    own = as_turns(question["prompt"])
+    return [*turns, *(own[1:] if own[0]["role"] == "system" else own)]
+
+
+def as_turns(prompt) -> list[dict]:
+    """A prompt as chat messages."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def answer_turn(question: dict) -> dict:
+    """What a worked example answers: its demonstration, or its answer in the task's form."""
+    answer = question.get("demonstration")
+    if answer is None and not isinstance(question["answer"], str):
+        raise UserError("--shots: a question that has tests needs a demonstration to be shown")
+    form = "<answer>{}</answer>" if "gym" in question else "\\boxed{{{}}}"
+    return {"role": "assistant", "content": answer or form.format(question["answer"])}
 
 
 def mixed(questions: list[dict]) -> list[dict]:
@@ -156,6 +196,7 @@ def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
 
 def whole_file(cfg) -> list[dict]:
     """Every question of --data, once, in the file's order. Raises UserError."""
+    refuse_examples(cfg)
     return as_asked(once_each(file_questions(cfg.data, kind_of_rows(cfg), template_of(cfg))), cfg)
 
 

@@ -65,6 +65,7 @@ PAPER = {
     "trim": (False, "not mentioned"),
     "system": ("", "not stated"),
     "instruction": ("", "not stated; that of the task"),
+    "shots": (0, "none"),
 }
 
 # princeton-pli/Self-Distillation-Zero. What it has no value for is the paper's.

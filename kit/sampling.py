@@ -42,14 +42,6 @@ def room_for(cfg, model) -> Room:
     return Room(sequences=rows_at_once(cfg, model), tokens=cfg.micro_tokens or 2048)
 
 
-def left_padded(prompts: list[list[int]], pad: int, device):
-    """Prompts as one batch that ends together: (ids, mask), both (B, T)."""
-    length = max(map(len, prompts))
-    ids = [[pad] * (length - len(p)) + p for p in prompts]
-    mask = [[0] * (length - len(p)) + [1] * len(p) for p in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
 @contextlib.contextmanager
 def plain_distribution(model):
     """Within it the checkpoint's own generation config is empty.

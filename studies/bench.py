@@ -4,6 +4,7 @@
     python studies/bench.py step --model SmolLM2.gguf            # one step of phase 2 on 16 rows
     python studies/bench.py linear                               # as batch and length grow
     python studies/bench.py precision --model SmolLM2.gguf       # does bfloat16 learn?
+    python studies/bench.py rollouts --model SmolLM2.gguf        # beginnings that rows share
     python studies/bench.py plan                                 # the plan of real models' steps
     python studies/bench.py gpu                                  # whoever has a GPU: all at once
 
@@ -32,7 +33,7 @@ from kit.errors import UserError, exit_code
 from kit.late import F, torch
 from kit.options import Parser
 from kit.tables import table
-from studies import fake_step, gpu
+from studies import fake_step, gpu, rollouts
 from studies.steps import (
     RESPONSES,
     backward_phase2,
@@ -357,6 +358,7 @@ COMMANDS = {
     "linear": linear,
     "linear-once": linear_once,
     "precision": precision,
+    "rollouts": rollouts.rollouts,
     "plan": fake_step.plan,
     "gpu": gpu.gpu,
 }
@@ -389,6 +391,14 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--dtype", default=usual, choices=["float32", "bfloat16"])
     p.add_argument("--moments", default="bfloat16", choices=["float32", "bfloat16"])
     p.add_argument("--gradient-checkpointing", action="store_true")
+
+    p = of["rollouts"]
+    p.add_argument("--model", default="tiny", help="folder or .gguf file")
+    p.add_argument("--rows", type=int, default=32)
+    p.add_argument("--times", type=int, default=1, help="how often each prompt stands there")
+    p.add_argument("--prompt", type=int, default=123, help="its tokens")
+    p.add_argument("--shared", type=int, default=100, help="of them, those that all begin with")
+    p.add_argument("--tokens", type=int, default=8, help="of an answer")
 
     p = of["precision"]
     p.add_argument("--steps", type=int, default=12)

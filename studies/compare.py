@@ -20,7 +20,7 @@ import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,13 +28,19 @@ import baselines
 import kit
 import sdzero
 from kit.errors import UserError
-from kit.options import as_flags, check_ranges, flag_of, option, parse_options
+from kit.options import check_ranges, flag_of, option, parse_options
 from kit.presets import is_tiny
 from kit.tables import CORRECTION, net_correction, table
+from studies.programs import (
+    command_of,
+    config_of,
+    last_stage_of,
+    of_program,
+    program_has,
+)
 from studies.runs import own_folder, read_metrics, read_options, read_results
 from studies.statistics import mean_cell, over_runs, pass_at_k
 
-ROOT = Path(sdzero.__file__).resolve().parent
 OURS = "SD-Zero"  # the row that the others are paired with
 ACCURACIES = ("accuracy", "accuracy_greedy")
 
@@ -150,46 +156,6 @@ def table_of(name: str, given: dict, samples: int) -> dict[str, dict]:
     return methods_table(given) if name == "methods" else ablations_table(given, samples)
 
 
-# --------------------------------------------------------------------------------------------------
-# The two programs
-# --------------------------------------------------------------------------------------------------
-def is_baseline(options: dict) -> bool:
-    return options.get("method") in baselines.DEFAULTS
-
-
-def program_has(name: str, options: dict) -> bool:
-    """Whether the program that a row's options are for has an option of this name."""
-    if is_baseline(options):
-        of_method = baselines.BELONGS.get(name, baselines.DEFAULTS)
-        return name not in baselines.NOT_HERE and options["method"] in of_method
-    return name in {f.name for f in fields(sdzero.Config)}
-
-
-def of_program(given: dict, options: dict) -> dict:
-    """The given options that a row's program has."""
-    return {name: value for name, value in given.items() if program_has(name, options)}
-
-
-def config_of(options: dict) -> sdzero.Config:
-    """What the program makes of its options. Raises UserError as it would."""
-    make = baselines.make_baseline_config if is_baseline(options) else sdzero.make_config
-    return make(**options)
-
-
-def last_stage_of(cfg: sdzero.Config) -> str:
-    """The stage whose results are the method's."""
-    program = baselines if isinstance(cfg, baselines.BaselineConfig) else sdzero
-    return program.stages_of(cfg)[-1].name
-
-
-def command_of(options: dict) -> list[str]:
-    """The command line of a run."""
-    if not is_baseline(options):
-        return [sys.executable, str(ROOT / "sdzero.py"), *as_flags(options)]
-    others = {name: value for name, value in options.items() if name != "method"}
-    return [sys.executable, str(ROOT / "baselines.py"), options["method"], *as_flags(others)]
-
-
 def left_out(given: dict, rows: dict[str, dict]) -> str:
     """What is said of options that some rows' programs lack; empty where all have them. Raises
     UserError for an option that no row has."""
@@ -248,7 +214,7 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
 BASE = ("model", "task", "data", "digits", "numbers", "largest", "seed", "dtype", "device")
 BASE += ("temperature", "max_tokens")
 BASE += ("rollout_batch", "eval_questions", "eval_samples", "eval_split", "chat_template")
-BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "top_p")
+BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "shots", "top_p")
 BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens")
 
 

@@ -34,6 +34,7 @@ MEASURING = (
     "phrase_if_wrong",
     "system",
     "instruction",
+    "shots",
     "recipe",
     "temperature",
     "top_p",

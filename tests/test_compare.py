@@ -12,7 +12,7 @@ from toys import lines_of, message_of, snapshot
 import baselines
 import eval as evaluation
 import sdzero
-from studies import compare
+from studies import compare, programs
 from studies.statistics import over_runs
 
 # the smallest runs, of the embedded model, that still show what they should
@@ -211,8 +211,8 @@ def configs(table, samples, **given):
     """{row: what its program makes of its options}"""
     made = {}
     for row, own in compare.table_of(table, given, samples).items():
-        options = {"samples": samples, **compare.of_program(given, own), **own}
-        made[row] = compare.config_of({**options, "out": "x"})
+        options = {"samples": samples, **programs.of_program(given, own), **own}
+        made[row] = programs.config_of({**options, "out": "x"})
     return made
 
 
@@ -238,7 +238,7 @@ def test_every_row_of_the_tables_is_a_run_of_its_own():
         made = configs(table, 4608)
         assert len(made) == n == len({repr(cfg) for cfg in made.values()})
         for cfg in made.values():
-            assert compare.last_stage_of(cfg) == cfg.method
+            assert programs.last_stage_of(cfg) == cfg.method
 
 
 def test_rows_of_the_embedded_model_have_the_epochs_they_were_tuned_for():
@@ -286,20 +286,20 @@ def test_options_that_a_program_lacks_are_left_out_and_said_so():
     for words in ("--srt-lr for RFT, GRPO", "--epochs for SD-Zero, GRPO", "--kl for SD-Zero, RFT"):
         assert words in said
     assert "temperature" not in said and not compare.left_out({"temperature": 0.5}, rows)
-    left = compare.of_program(given, {"method": "grpo"})
+    left = programs.of_program(given, {"method": "grpo"})
     assert left == {"kl": 0.1, "temperature": 0.5, "flip_reward": True}
 
 
 @pytest.mark.parametrize("row", ["SD-Zero", "iterated RFT", "SDFT", "SRT (phase 1 alone)"])
 def test_a_rows_command_line_makes_its_configuration(row, monkeypatch):
     options = {"samples": 4608, **compare.table_of("methods", {}, 4608)[row], "out": "x"}
-    _, program, *words = compare.command_of(options)
+    _, program, *words = programs.command_of(options)
     assert Path(program).is_file()
-    module = baselines if compare.is_baseline(options) else sdzero
+    module = baselines if programs.is_baseline(options) else sdzero
     seen = []
     monkeypatch.setattr(module, "train", lambda cfg, stages: seen.append(cfg))
     assert module.main(words) == 0
-    assert asdict(seen[0]) == asdict(compare.config_of(options))
+    assert asdict(seen[0]) == asdict(programs.config_of(options))
 
 
 # --------------------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ import ast
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = (ROOT / "sdzero.py").read_text()
@@ -197,8 +197,7 @@ def copied(folder: Path, *names) -> Path:
 
 def python(folder: Path, *words):
     """An interpreter that sees this folder alone."""
-    command = [sys.executable, *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    return warm.python(*words, cwd=folder)
 
 
 def test_a_fork_with_a_grader_of_its_own_needs_sdzero_kit_and_tiny_alone(tmp_path):

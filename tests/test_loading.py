@@ -12,13 +12,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+import warm
 from toys import (
     END_IDS,
     HERE,
     CoinGrader,
     lines_of,
     message_of,
-    python,
     random_model,
     rows_of_ids,
     small,
@@ -181,7 +181,7 @@ print("no locks" if kit.run_folder.fcntl is None else "locks")
 
 
 def test_everything_imports_where_fcntl_and_resource_are_missing():
-    assert python(MISSING).strip() == "no locks"
+    assert warm.python("-c", MISSING, cwd=HERE).stdout.strip() == "no locks"
 
 
 def test_the_tiny_family_stays_on_one_thread_of_the_cpu(monkeypatch, checkpoint):

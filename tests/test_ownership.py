@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from toys import (
     HERE,
     Killed,
@@ -271,8 +272,7 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path):
     folder = RunFolder(str(tmp_path / "run"), {"seed": 0}, {}, 20)
 
     def another(fresh):
-        command = [sys.executable, "-c", OPENS, str(folder.path), str(int(fresh))]
-        return subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+        return warm.python("-c", OPENS, folder.path, int(fresh), cwd=HERE)
 
     def times():  # to read state/lock here would let go of it
         return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

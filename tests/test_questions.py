@@ -10,6 +10,7 @@ import pytest
 from toys import HERE, lines_of, message_of, small, train, write_lines
 from transformers import AutoModelForCausalLM
 
+import kit
 import sdzero
 import verify
 from kit.errors import UserError
@@ -362,3 +363,36 @@ def test_no_program_runs_where_none_can_be_isolated(tmp_path, checkpoint, monkey
     assert "--unsafe-exec" in message and not (tmp_path / "run" / "results.json").exists()
     with sdzero.make_grader(make_config(task="code", unsafe_exec=True)) as grader:
         assert grader.task == "code"
+
+
+# --------------------------------------------------------------------------------------------------
+# --shots: worked examples as earlier turns
+# --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("task", ["arith", "countdown"])
+def test_worked_examples_stand_before_every_question(task):
+    plain = load_questions(small(task=task))
+    shown = load_questions(small(task=task, shots=2, system="Be brief."))
+    asked = {q["prompt"] for qs in plain.values() for q in qs}
+    earlier = set()
+    for name, questions in shown.items():
+        for q, without in zip(questions, plain[name]):
+            system, *turns, last = q["prompt"]
+            assert system == {"role": "system", "content": "Be brief."}
+            assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+            assert last == {"role": "user", "content": without["prompt"]}
+            assert q["answer"] == without["answer"]
+            assert not asked & {turn["content"] for turn in turns}  # they are nobody's question
+            earlier.add(json.dumps(turns))
+    assert len(earlier) == 1 and list(shown) == list(plain)
+
+
+def test_an_example_without_a_solution_shows_its_answer_in_the_tasks_form(tmp_path):
+    rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(40)]
+    file = write_lines(tmp_path / "rows.jsonl", rows)
+    cfg = small(data=file, task="math", shots=1)
+    q = load_questions(cfg)["test"][0]
+    example, answer, _ = q["prompt"]
+    number = int(example["content"].split()[2])
+    assert answer == {"role": "assistant", "content": f"\\boxed{{{number + 1}}}"}
+    with pytest.raises(UserError, match="--shots"):
+        kit.questions.whole_file(cfg)

@@ -3,10 +3,10 @@
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,8 +81,7 @@ def apply(diff: str, fork: Path) -> None:
 
 def run(fork: Path, *options: str) -> str:
     """A small run of the fork, which must succeed; what it prints."""
-    command = [sys.executable, "sdzero.py", *SMALL, "--out", "run", *options]
-    done = subprocess.run(command, cwd=fork, text=True, capture_output=True)
+    done = warm.python("sdzero.py", *SMALL, "--out", "run", *options, cwd=fork)
     assert done.returncode == 0, done.stderr
     assert (fork / "run" / "sdzero" / "model.safetensors").is_file()
     return done.stdout
@@ -105,7 +104,7 @@ def test_a_loss_is_a_diff(fork):
         "brute = ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1)) / 2\n"
         "assert torch.allclose(sdzero.jensen(a, b), brute, atol=1e-6)\n"
     )
-    done = subprocess.run([sys.executable, "-c", check], cwd=fork, text=True, capture_output=True)
+    done = warm.python("-c", check, cwd=fork)
     assert done.returncode == 0, done.stderr
 
 

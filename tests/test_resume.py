@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from toys import (
     HERE,
     CoinGrader,
@@ -20,7 +21,6 @@ from toys import (
     end_state,
     killed_at,
     lines_of,
-    python,
     random_model,
     small,
     snapshot,
@@ -93,7 +93,9 @@ def kills(tmp_path_factory, checkpoint):
     folder, paths = tmp_path_factory.mktemp("kills"), [str(HERE), str(HERE / "tests")]
     steps = dict(sync_every=2, save_every=2, distil_questions=18, rollout_batch=4)
     given = dict(checkpoint=checkpoint, folder=str(folder), paths=paths, steps=steps)
-    counts = python(KILLS.format(dtypes=DTYPES, **given)).split()
+    done = warm.python("-c", KILLS.format(dtypes=DTYPES, **given), cwd=HERE)
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = done.stdout.split()
     return {dtype: (int(count), folder / dtype) for dtype, count in zip(DTYPES, counts)}
 
 

@@ -1,11 +1,10 @@
 """--shard: two ranks (torchrun, gloo) that share out states end as one process does."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+import warm
 from toys import (
     HERE,
     as_rows,
@@ -25,7 +24,6 @@ from kit.low_bits import adamw, exact, split_weights
 from kit.run_folder import RunFolder
 from sdzero import make_config
 
-TWO = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
 KINDS = {
     "fp32": dict(dtype="float32"),
     "split": dict(dtype="bfloat16", offload=True),
@@ -34,6 +32,7 @@ SCRIPT = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
+import warm
 import torch.distributed as dist
 import test_shards
 from kit import ranks
@@ -94,6 +93,18 @@ def on_this_rank(folder) -> dict:
     return found
 
 
+def rank_of_two(rank: int) -> dict:
+    """What torchrun tells a rank."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(29000 + os.getpid() % 900),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
 def state_of(folder) -> dict:
     return torch.load(folder / "state" / "latest.pt")
 
@@ -105,10 +116,8 @@ def test_two_ranks_with_half_the_states_each_end_as_one_process(tmp_path):
         train(tmp_path / f"one-{kind}", kind, shard=False)
     script, paths = tmp_path / "two.py", [str(HERE), str(HERE / "tests")]
     script.write_text(SCRIPT.format(paths=paths, folder=str(tmp_path)))
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*TWO, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, cwd=HERE)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for done in warm.pythons([script], cwd=HERE, envs=[rank_of_two(r) for r in range(2)]):
+        assert done.returncode == 0, done.stderr[-2000:]
     ranks = [torch.load(tmp_path / f"rank{r}") for r in range(2)]
     n = sum(p.numel() for p in random_model().parameters())
     start = weights_of(random_model())

@@ -1,0 +1,96 @@
+"""What many rows begin with is computed once: a few-shot prompt, a system message, a prompt that is
+sampled k times. Nothing else of a row changes, and no sampled id does.
+"""
+
+import torch
+from transformers import DynamicCache
+
+SAVED = 0.5  # of a batch's tokens, at least: less is not worth a pass of its own
+ALIKE = 32  # tokens that a training pass's rows must begin with
+
+
+def shared_length(rows: list) -> int:
+    """How many tokens all rows begin with; one of each row is always left to compute."""
+    first, most = rows[0], min(map(len, rows)) - 1
+    return next((t for t in range(most) if any(row[t] != first[t] for row in rows)), most)
+
+
+def can_share(model) -> bool:
+    """Whether rows may have their padding behind what they share. A sliding window counts padding,
+    and a recurrent layer reads it."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    return set(kinds) == {"full_attention"} and not window
+
+
+def prefilled(model, prompts: list[list[int]], pad: int):
+    """A batch for generate(): (ids (B, T), mask (B, T), {"past_key_values": all but their last
+    token}). Where too little would be saved, padded on the left, and no cache.
+
+    First what all prompts begin with is read, once; then what each different prompt has behind it;
+    then rows of the same prompt get copies. Call it where no gradient is taken.
+    """
+    unique = list(dict.fromkeys(map(tuple, prompts)))
+    start, device = shared_length(unique), model.device
+    width = max(map(len, unique)) - start  # of what is read behind it
+    ids, mask = padded_behind(prompts, start, pad, device)  # (B, T), (B, T)
+    cost = start + len(unique) * width + len(prompts)
+    if cost > (1 - SAVED) * ids.numel() or not can_share(model):
+        return *padded_behind(prompts, 0, pad, device), {}
+
+    cache = DynamicCache(config=model.config)
+    if start:
+        read(model, ids[:1, :start], mask[:1, :start], cache)
+        repeat_rows(cache, torch.zeros(len(unique), dtype=torch.long, device=device))
+    if width > 1:
+        some, seen = padded_behind([list(row) for row in unique], start, pad, device)
+        read(model, some[:, start:-1], seen[:, :-1], cache)
+    place = {row: i for i, row in enumerate(unique)}
+    places = [place[tuple(prompt)] for prompt in prompts]
+    repeat_rows(cache, torch.tensor(places, device=device))
+    return ids, mask, {"past_key_values": cache}
+
+
+def padded_behind(prompts: list, start: int, pad: int, device):
+    """Prompts as one batch that ends together: (ids, mask), both (B, T). The padding stands behind
+    the first `start` tokens, which all of them share."""
+    length = max(map(len, prompts))
+    ids, mask = [], []
+    for p in prompts:
+        gap = length - len(p)
+        ids.append([*p[:start], *[pad] * gap, *p[start:]])
+        mask.append([1] * start + [0] * gap + [1] * (len(p) - start))
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def read(model, ids, mask, cache) -> None:
+    """Add ids (U, n), behind what the cache holds, to it; mask (U, all so far)."""
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]  # (U, n)
+    how = {"attention_mask": mask, "position_ids": positions, "use_cache": True}
+    model.base_model(input_ids=ids, past_key_values=cache, **how)
+
+
+def repeat_rows(cache, indices) -> None:
+    """Its rows become those at indices (B,)."""
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[indices], layer.values[indices]
+
+
+# --------------------------------------------------------------------------------------------------
+# Passes of the losses
+# --------------------------------------------------------------------------------------------------
+def last_hidden(model, input_ids):
+    """The last layer's hidden states of rows (B, T), padded on the right: (B, T, H). Attention is
+    causal, so what all rows begin with is the same in each, and its gradient is their sum."""
+    first = (input_ids == input_ids[:1]).all(0).long().cumprod(0)  # (T,) 1 while all are alike
+    start = min(int(first.sum()), input_ids.shape[1] - 1)
+    checkpointed = model.training and getattr(model, "is_activation_checkpointing", False)
+    if len(input_ids) < 2 or start < ALIKE or checkpointed or not can_share(model):
+        return model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+    cache = DynamicCache(config=model.config)
+    once = model.base_model(input_ids=input_ids[:1, :start], past_key_values=cache, use_cache=True)
+    repeat_rows(cache, torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device))
+    rest = model.base_model(input_ids=input_ids[:, start:], past_key_values=cache, use_cache=True)
+    shared = once.last_hidden_state.expand(len(input_ids), -1, -1)  # (B, start, H)
+    return torch.cat([shared, rest.last_hidden_state], 1)

@@ -1,0 +1,311 @@
+"""One search for every method: the same number of configurations, drawn from ranges that were
+declared beforehand, and the winners on questions and seeds that nobody has looked at.
+
+    python eval.py tune                          # goes on where it stopped, then the table
+    python eval.py tune --rows SD-Zero,RFT --minutes 30
+    python eval.py tune --ranges mine.json --log mine.jsonl
+
+The ranges file says what is searched: {"draws", "seed", "measure", "rungs", "final", "rows"}. Of
+each row `draws` configurations are drawn. A rung trains the best so many of the rung before with
+its samples and seeds, and measures them on validation questions (successive halving). At each
+number of samples the winner is the configuration with the best mean over its seeds; winners are
+trained with the final seeds, and measured on test questions.
+
+The log holds every configuration with its result, one line each: what it holds is not run again.
+With the default log, which comes with the repository, the table is printed at once; a new --log
+repeats the search.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+from collections import defaultdict
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import kit
+import sdzero
+from kit.errors import UserError
+from kit.options import as_flags, check_ranges, flag_of, option, parse_options
+from kit.seeds import derived_seed
+from kit.tables import table
+from studies.programs import ROOT, config_of, program_has, stages_of
+from studies.statistics import mean_cell, over_runs, pass_at_k
+
+SEARCH = ROOT / "studies" / "search"
+OURS = "SD-Zero"  # the row that the others are paired with
+SHOWN = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated")
+REVISED = ("revised_accuracy", "correction_rate")
+
+
+@dataclass
+class TuneConfig:
+    ranges: str = option(str(SEARCH / "ranges.json"), "what is searched", heading="the search")
+    log: str = option(str(SEARCH / "log.jsonl"), "every configuration and its result")
+    rows: str = option("", "only these rows, with commas; empty: all")
+    final: bool = option(True, "--no-final searches, and leaves the test questions alone")
+    minutes: float = option(0.0, "begin no run after so many; 0: no limit", least=0)
+    jobs: int = option(0, "runs at once, one thread each; 0: one per core", least=0)
+    out: str = option("out/tune", "folder of the runs at hand, each removed once it is in the log")
+
+
+class Trial(NamedTuple):
+    """One run of the search."""
+
+    row: str
+    number: int  # of the configuration among the row's draws
+    samples: int
+    seed: int
+    split: str  # the questions it is measured on: val, or test for a winner
+
+
+# --------------------------------------------------------------------------------------------------
+# What is tried
+# --------------------------------------------------------------------------------------------------
+def draws_of(row: str, search: dict) -> list[dict]:
+    """The row's configurations: options drawn evenly from its ranges, no two of them alike."""
+    ranges, drawn = search["rows"][row]["ranges"], []
+    most = int(np.prod([len(values) for values in ranges.values()]))
+    if most < search["draws"]:
+        raise UserError(f"{row} has {most} configurations, not the {search['draws']} to be drawn")
+    generator = np.random.default_rng(derived_seed(search["seed"], row))
+    while len(drawn) < search["draws"]:
+        one = {name: values[generator.integers(len(values))] for name, values in ranges.items()}
+        if one not in drawn:
+            drawn.append(one)
+    return drawn
+
+
+def options_of(trial: Trial, search: dict) -> dict:
+    """The options of a trial's program."""
+    row = search["rows"][trial.row]
+    final = trial.split == search["final"]["measure"]["eval_split"]
+    measure = search["final"]["measure"] if final else search["measure"]
+    drawn = draws_of(trial.row, search)[trial.number]
+    return {**drawn, **row["fixed"], **measure, "samples": trial.samples, "seed": trial.seed}
+
+
+def ranked(row: str, done: dict, samples: int) -> list[int]:
+    """The row's configurations that were measured with so many samples: those with most seeds
+    first, and of these the one with the best mean."""
+    scores = defaultdict(list)
+    for trial, result in done.items():
+        if trial.row == row and trial.samples == samples and trial.split == "val":
+            scores[trial.number].append(result["accuracy"])
+    return sorted(scores, key=lambda number: (-len(scores[number]), -np.mean(scores[number])))
+
+
+def trials_of(row: str, search: dict, done: dict, final: bool) -> list[Trial]:
+    """The row's runs that can be begun: what is missing of its first unfinished rung; behind the
+    last rung those of its winners."""
+    numbers, before = list(range(search["draws"])), None
+    for rung in search["rungs"]:
+        if before:
+            numbers = ranked(row, done, before["samples"])
+        numbers = numbers[: rung["configurations"]]
+        all_of_it = [
+            Trial(row, n, rung["samples"], seed, "val") for seed in rung["seeds"] for n in numbers
+        ]
+        if missing := [trial for trial in all_of_it if trial not in done]:
+            return missing
+        before = rung
+    split = search["final"]["measure"]["eval_split"]
+    winners = winners_of(row, search, done) if final else {}
+    trials = [
+        Trial(row, n, samples, seed, split)
+        for samples, n in winners.items()
+        for seed in search["final"]["seeds"]
+    ]
+    return [trial for trial in trials if trial not in done]
+
+
+def winners_of(row: str, search: dict, done: dict) -> dict[int, int]:
+    """{samples: the best configuration}, at each number of samples that has more than one seed."""
+    seeds = defaultdict(set)
+    for rung in search["rungs"]:
+        seeds[rung["samples"]] |= set(rung["seeds"])
+    return {n: ranked(row, done, n)[0] for n, of_rung in seeds.items() if len(of_rung) > 1}
+
+
+# --------------------------------------------------------------------------------------------------
+# One run
+# --------------------------------------------------------------------------------------------------
+def be_quiet() -> None:
+    """A worker prints nothing, and calculates with one thread."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    sdzero.torch.set_num_threads(1)
+
+
+def run_trial(options: dict, out: str) -> dict:
+    """Train with these options and measure the last stage alone: the base and the stages between
+    are nobody's question here. A run that was killed goes on."""
+    cfg = config_of({**options, "out": out})
+    questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
+    made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)
+    folder = kit.run_folder.RunFolder(cfg.out, *made, cfg.save_every)
+    stages = stages_of(cfg)
+    with sdzero.make_grader(cfg) as grader:
+        run, model = sdzero.prepare(cfg, tokenizer, grader, questions, folder)
+        for stage in folder.still_to_do(stages):
+            stage.train(run, model)
+        seconds = time.time() - folder.start
+        final = cfg.eval_split == "test"
+        asked = questions[cfg.eval_split]
+        result = sdzero.evaluate(run, model, asked, stages[-1].name, revise=final)
+    shown = {name: result[name] for name in (*SHOWN, *REVISED * final)}
+    if final:
+        shown["pass_at_k"] = pass_at_k(result["scores"], min(8, cfg.eval_samples))
+    return shown | {"trained": folder.totals["trained"], "seconds": round(seconds, 1)}
+
+
+def trial_or_failure(options: dict, out: str) -> dict:
+    """run_trial(); where it cannot run, why: a configuration that fails is worth nothing."""
+    try:
+        return run_trial(options, out)
+    except UserError as e:
+        return {"accuracy": 0.0, "failed": str(e)}
+
+
+# --------------------------------------------------------------------------------------------------
+# All runs
+# --------------------------------------------------------------------------------------------------
+def read_log(file: Path) -> dict[Trial, dict]:
+    """{trial: its result}. A line that a kill cut off is left out, and said so."""
+    done = {}
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            record = json.loads(line)
+            done[Trial(*(record[name] for name in Trial._fields))] = record["result"]
+        except (ValueError, KeyError):
+            print(f"{file}: left out a line that cannot be read: {line[:60]}")
+    return done
+
+
+def write_line(file: Path, trial: Trial, options: dict, result: dict) -> None:
+    with file.open("a") as f:
+        f.write(json.dumps({**trial._asdict(), "options": options, "result": result}) + "\n")
+
+
+def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, dict]:
+    """Run what the log lacks, some runs at once; returns {trial: result}."""
+    log, began = Path(cfg.log), time.time()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    done, running = read_log(log), {}
+    workers = cfg.jobs or os.cpu_count()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, be_quiet) as pool:
+        while True:
+            ready = [t for row in rows for t in trials_of(row, search, done, cfg.final)]
+            late = cfg.minutes and time.time() - began > 60 * cfg.minutes
+            for trial in [] if late else ready:
+                if len(running) < workers and trial not in running.values():
+                    job = options_of(trial, search), str(folder_of(trial, cfg, search))
+                    running[pool.submit(trial_or_failure, *job)] = trial
+            if not running:
+                return done
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                trial = running.pop(future)
+                done[trial] = future.result()
+                write_line(log, trial, options_of(trial, search), done[trial])
+                print(f"[{len(done)}] {in_words(trial, done[trial])}", flush=True)
+                shutil.rmtree(folder_of(trial, cfg, search), ignore_errors=True)
+
+
+def folder_of(trial: Trial, cfg: TuneConfig, search: dict) -> Path:
+    place = list(search["rows"]).index(trial.row)
+    return Path(cfg.out) / "-".join(str(value) for value in (place, *trial[1:]))
+
+
+def in_words(trial: Trial, result: dict) -> str:
+    what = f"{trial.row} #{trial.number}, {trial.samples} samples, seed {trial.seed}"
+    if "failed" in result:
+        return f"{what}: {result['failed']}"
+    accuracy, seconds = 100 * result["accuracy"], result["seconds"]
+    return f"{what}: {accuracy:.1f} % of {trial.split} questions, {seconds:.0f} s"
+
+
+# --------------------------------------------------------------------------------------------------
+# The table
+# --------------------------------------------------------------------------------------------------
+def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
+    """One line for each row and number of samples: its winner over the final seeds."""
+    split, lines = search["final"]["measure"]["eval_split"], []
+    finals = {}  # {(row, samples): {seed: result}}
+    for trial, result in done.items():
+        if trial.split == split and "failed" not in result:
+            finals.setdefault((trial.row, trial.samples), {})[trial.seed] = result
+    for samples in sorted({samples for _, samples in finals}):
+        for row in rows:
+            if not (runs := finals.get((row, samples))):
+                continue
+            number = winners_of(row, search, done)[samples]
+            line = {"row": row, "samples": samples, "seeds": sorted(runs)}
+            line["options"] = draws_of(row, search)[number]
+            line["tried"] = len({t.number for t in done if t.row == row})
+            line |= over_runs(list(runs.values()))
+            ours = finals.get((OURS, samples), {})
+            leads = [
+                {"accuracy": ours[seed]["accuracy"] - run["accuracy"]}
+                for seed, run in runs.items()
+                if seed in ours and row != OURS
+            ]
+            lines.append(line | ({"lead": over_runs(leads)["accuracy"]} if leads else {}))
+    return lines
+
+
+def final_table(lines: list[dict]) -> str:
+    rows = [["samples", "row", "tried", "sampled acc. %", "greedy acc. %", "revised acc. %"]]
+    rows[0] += ["tokens", "trained tokens", "seconds", f"{OURS} leads by", "settings found"]
+    for line in lines:
+        cells = [mean_cell(line[name]) for name in ("accuracy", "accuracy_greedy")]
+        cells += [mean_cell(line["revised_accuracy"]), mean_cell(line["mean_tokens"], 1)]
+        cells += [mean_cell(line[name], 1, 0, False) for name in ("trained", "seconds")]
+        lead = mean_cell(line["lead"]) if "lead" in line else ""
+        settings = " ".join(as_flags(line["options"]))
+        start = [str(line["samples"]), line["row"], str(line["tried"])]
+        rows.append([*start, *cells, lead, settings])
+    return table(rows)
+
+
+def read_search(file: str) -> dict:
+    """The ranges file. Raises UserError."""
+    search = kit.files.read_json(Path(file))
+    needed = {"draws", "seed", "measure", "rungs", "final", "rows"}
+    if not isinstance(search, dict) or (lacking := needed - set(search)):
+        lacking = ", ".join(sorted(lacking if isinstance(search, dict) else needed))
+        raise UserError(f"{file} is not a ranges file: it lacks {lacking}")
+    some = search["rungs"][0]
+    for row, described in search["rows"].items():
+        named = {**described["ranges"], **described["fixed"]}
+        if unknown := [name for name in named if not program_has(name, named)]:
+            raise UserError(f"{file}, {row}: its program has no {', '.join(map(flag_of, unknown))}")
+        for number in range(search["draws"]):
+            trial = Trial(row, number, some["samples"], some["seeds"][0], "val")
+            config_of(options_of(trial, search))
+    return search
+
+
+def main(words: list[str]) -> int:
+    """`eval.py tune`. Raises UserError."""
+    cfg = TuneConfig(**parse_options(words, TuneConfig, __doc__, prog="eval.py tune"))
+    check_ranges(cfg)
+    search = read_search(cfg.ranges)
+    rows = [row.strip() for row in cfg.rows.split(",")] if cfg.rows else list(search["rows"])
+    if unknown := [row for row in rows if row not in search["rows"]]:
+        raise UserError(f"no such row: {', '.join(unknown)}. There are {', '.join(search['rows'])}")
+    done = search_all(cfg, search, rows)
+    left = sum(len(trials_of(row, search, done, cfg.final)) for row in rows)
+    lines = final_rows(search, rows, done)
+    if lines:
+        print(final_table(lines))
+    else:
+        print("no winner has been measured on test questions yet")
+    print(f"{len(done)} runs are in {cfg.log}" + (f"; at least {left} are left" if left else ""))
+    return 0

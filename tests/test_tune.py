@@ -1,0 +1,158 @@
+"""The search for settings: the same chance for every row, and a log that it goes on from."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from toys import message_of, small
+
+import eval as evaluation
+import sdzero
+from studies import tune
+from studies.programs import config_of, is_variant
+from studies.tune import Trial
+
+SEARCH = tune.read_search(str(tune.SEARCH / "ranges.json"))
+
+
+def quality(options):
+    """What a made-up run scores: more with each epoch, and a little by the learning rate."""
+    return options["srt_epochs"] / 100 + options["srt_lr"] + options["seed"] / 1e6
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path):
+    """tune(*words) on a search of one row, whose runs are made up: (what was run, exit code)."""
+    search = json.loads((tune.SEARCH / "ranges.json").read_text())
+    ranges = {"srt_epochs": list(range(1, 9)), "srt_lr": [0.0001, 0.0002]}
+    search |= {"rows": {"SD-Zero": {"fixed": {}, "ranges": ranges}}}
+    (tmp_path / "ranges.json").write_text(json.dumps(search))
+    runs = []
+
+    def run(options, out):
+        runs.append(options)
+        result = dict.fromkeys((*tune.SHOWN, *tune.REVISED), quality(options))
+        return result | {"trained": 10, "seconds": 1.0, "pass_at_k": 1.0}
+
+    def pool(workers, context, initializer):
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr(tune, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(tune, "trial_or_failure", run)
+
+    def start(*words):
+        before = len(runs)
+        files = ["--ranges", tmp_path / "ranges.json", "--log", tmp_path / "log.jsonl"]
+        words = ["tune", *files, "--out", tmp_path / "out", "--jobs", 1, *words]
+        code = evaluation.main([str(word) for word in words])
+        return runs[before:], code
+
+    return start
+
+
+def test_halving_keeps_the_best_of_each_rung_and_the_winner_meets_new_questions(made_up, capsys):
+    runs, code = made_up()
+    assert code == 0
+    per_rung = {}
+    for options in runs:
+        key = options["samples"], options["seed"], options["eval_split"]
+        per_rung.setdefault(key, []).append(options["srt_epochs"])
+    counts = {key: len(values) for key, values in per_rung.items()}
+    final = {(n, seed, "test"): 1 for n in (1536, 4608) for seed in SEARCH["final"]["seeds"]}
+    rungs = {(512, 20, "val"): 16, (1536, 20, "val"): 8, (1536, 21, "val"): 4}
+    assert counts == rungs | {(4608, 20, "val"): 4, (4608, 21, "val"): 2} | final
+    assert sorted(per_rung[1536, 20, "val"]) == [5, 5, 6, 6, 7, 7, 8, 8]
+    assert all(per_rung[key] == [8] for key in final)
+    said = capsys.readouterr().out
+    assert "--srt-epochs 8 --srt-lr 0.0002" in said and f"{len(runs)} runs are in" in said
+
+
+def test_it_goes_on_where_it_stopped(made_up, tmp_path, capsys):
+    whole, _ = made_up("--no-final")
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(lines[:-3]) + "\n" + lines[-3][:50] + "\n")  # killed as it wrote
+    again, _ = made_up("--no-final")
+    assert again == whole[-3:]
+    assert "cannot be read" in capsys.readouterr().out
+    assert made_up("--no-final") == ([], 0)
+
+
+def test_minutes_that_are_over_begin_nothing(made_up, capsys):
+    runs, _ = made_up("--minutes", "1e-9")
+    assert runs == [] and "left" in capsys.readouterr().out
+
+
+def test_every_row_has_as_many_draws_and_each_can_be_run():
+    """read_search has made a configuration of each; the draws are what a row's ranges allow."""
+    for row, described in SEARCH["rows"].items():
+        drawn = tune.draws_of(row, SEARCH)
+        assert len({json.dumps(one) for one in drawn}) == SEARCH["draws"] >= 16
+        for one in drawn:
+            assert all(one[name] in values for name, values in described["ranges"].items())
+        assert drawn == tune.draws_of(row, SEARCH)
+
+
+def test_search_and_test_share_neither_seeds_nor_questions():
+    searched = {seed for rung in SEARCH["rungs"] for seed in rung["seeds"]}
+    assert not searched & set(SEARCH["final"]["seeds"])
+    assert len(SEARCH["final"]["seeds"]) == 5
+    assert SEARCH["measure"]["eval_split"] == "val"
+
+
+def test_the_committed_log_is_of_this_search():
+    """Each line's options are those that the ranges file gives, and no trial stands there twice."""
+    file = tune.SEARCH / "log.jsonl"
+    seen = set()
+    for line in file.read_text().splitlines() if file.is_file() else []:
+        record = json.loads(line)
+        trial = Trial(*(record[name] for name in Trial._fields))
+        assert trial not in seen
+        seen.add(trial)
+        assert record["options"] == tune.options_of(trial, SEARCH), trial
+
+
+def test_a_trial_trains_and_measures_on_its_questions(coin, checkpoint, tmp_path, monkeypatch):
+    options = {"model": checkpoint, "eval_split": "val", "samples": 12}
+
+    def as_small(options):
+        changed = {name: value for name, value in options.items() if name != "samples"}
+        return small(**changed)
+
+    monkeypatch.setattr(tune, "config_of", as_small)
+    result = tune.run_trial(options, str(tmp_path / "run"))
+    assert 0 <= result["accuracy"] <= 1 and result["trained"] > 0 and "failed" not in result
+    assert not (Path(tmp_path) / "run" / "sdzero").exists()  # no checkpoint is kept
+
+
+def test_a_trial_that_cannot_run_is_worth_nothing(monkeypatch):
+    def fails(options, out):
+        raise sdzero.UserError("none of 5 revisions was verified")
+
+    monkeypatch.setattr(tune, "run_trial", fails)
+    assert tune.trial_or_failure({}, "x") == {
+        "accuracy": 0.0,
+        "failed": "none of 5 revisions was verified",
+    }
+
+
+def test_ranges_that_cannot_be_searched_are_refused(tmp_path, capsys):
+    def message(search, *words):
+        (tmp_path / "r.json").write_text(json.dumps(search))
+        words = ["--ranges", tmp_path / "r.json", "--log", tmp_path / "l.jsonl", *words]
+        return message_of(capsys, evaluation.main, "tune", *words)
+
+    assert "it lacks draws" in message({"rows": {}})
+    few = {**SEARCH, "rows": {"RFT": {"fixed": {"method": "rft"}, "ranges": {"epochs": [1, 2]}}}}
+    assert "RFT has 2 configurations" in message(few)
+    wrong = {**SEARCH, "rows": {"RFT": {"fixed": {}, "ranges": {"epochs": list(range(16))}}}}
+    assert "RFT: its program has no --epochs" in message(wrong)
+    assert "no such row: RTF" in message(SEARCH, "--rows", "RTF")
+
+
+def test_rows_of_variants_are_run_by_their_program():
+    for row, described in SEARCH["rows"].items():
+        options = {**tune.draws_of(row, SEARCH)[0], **described["fixed"], "samples": 512}
+        cfg = config_of(options)
+        assert is_variant(options) == (type(cfg).__name__ == "VariantConfig")
