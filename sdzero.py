@@ -824,9 +824,8 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
             run.folder.count_trained(sum(len(s["ids"]) for s in samples))
             with run.folder.keeps_bad_batch(phase, step, samples):
                 stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
-        if schedule.distils:
-            by_token = run.cfg.reduction == "mean"
-            stats["kl"] = stats["loss"] * (stats["length"] if by_token else 1)  # nats of a response
+        if schedule.distils:  # "kl": nats of a response
+            stats["kl"] = stats["loss"] * (stats["length"] if cfg.reduction == "mean" else 1)
             stats["synchronised"] = schedule.synchronises(step)
             stats |= kit.disagreement.told(run, step, samples)  # "entropy"; shows an answer
         run.folder.log(phase, step, **stats)
