@@ -45,6 +45,7 @@ def fake(request, tmp_path, monkeypatch):
     (tmp_path / "packages" / f"{request.param}.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path / "packages")
     monkeypatch.delitem(sys.modules, request.param, raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("FAKE_TRACKER", str(tmp_path / "told"))
     (tmp_path / "told").touch()
     yield request.param, lambda: lines_of(tmp_path / "told")
