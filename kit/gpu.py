@@ -1,5 +1,6 @@
 """What a GPU is told before the first tensor goes there. Nothing of it was measured on one."""
 
+import gc
 import os
 import sys
 
@@ -28,9 +29,9 @@ def has_bfloat16(device: str) -> bool:
 
 
 def weights_are_low(cfg, device: str) -> bool:
-    """Whether --dtype means bfloat16 there: "auto" does on a GPU that has it."""
-    on_gpu = torch.device(device).type != "cpu"
-    return cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and on_gpu and has_bfloat16(device))
+    """Whether --dtype means bfloat16 there: "auto" does on a card of cuda's that has it."""
+    on_cuda = torch.device(device).type == "cuda"
+    return cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and on_cuda and has_bfloat16(device))
 
 
 def peak_memory() -> float:
@@ -42,6 +43,14 @@ def peak_memory() -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def release() -> None:
+    """Give back what the cache of a GPU's allocator holds, behind a run out of memory."""
+    on_apple = torch.backends.mps.is_available()
+    if torch.cuda.is_available() or on_apple:
+        gc.collect()  # what the traceback's frames held in cycles
+        (torch.mps if on_apple else torch.cuda).empty_cache()
 
 
 def prepare(device: str) -> bool:

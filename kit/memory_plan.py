@@ -355,9 +355,10 @@ def card_of(device) -> Card:
 
 
 def fill_in(cfg, device: str):
-    """cfg with the settings that were left to the plan, from the memory that is free; on a CPU,
-    cfg. To be called before the model is loaded. Raises UserError where nothing fits."""
-    if torch.device(device).type == "cpu":
+    """cfg with the settings that were left to the plan, from the memory that is free; on a CPU, and
+    where no card says what it has (mps), cfg. To be called before the model is loaded. Raises
+    UserError where nothing fits."""
+    if torch.device(device).type != "cuda":
         return cfg
     card, s = card_of(device), sizes(read_config(cfg.model))
     if cfg.dtype == "auto" and not has_bfloat16(device):

@@ -4,6 +4,7 @@ number that it has, as PNG, which a notebook shows wherever it is read."""
 import html
 import io
 
+from kit import shades
 from kit.figures import pyplot
 
 WIDTH, SIZE, STEP = 84, 16, 9.6  # characters of a line; font size and advance, in pixels
@@ -24,12 +25,6 @@ def placed_tokens(tokens: list[str]) -> list[tuple[int, int, str]]:
     return places
 
 
-def colour_of(reward: float, full: float) -> str:
-    """Orange where the reviser finds the token less likely than the student, blue where more."""
-    rgb = "214,69,0" if reward > 0 else "0,110,200"
-    return f"rgba({rgb},{min(1.0, abs(reward) / full) * 0.85:.2f})"
-
-
 def token_picture(sample: dict, title: str, caption: list[str]) -> str:
     """SVG of an answer with tokens, token_reward (log student - log reviser), perhaps first_wrong.
 
@@ -48,7 +43,7 @@ def token_picture(sample: dict, title: str, caption: list[str]) -> str:
         box = f'x="{x:.1f}" y="{y}" width="{len(text) * STEP:.1f}" height="24" rx="2"'
         edge = ' stroke="#111" stroke-width="2"' if t == peak else ""
         tip = f"<title>{rewards[t]:+.2f} nats</title>"
-        shapes.append(f'<rect {box} fill="{colour_of(rewards[t], full)}"{edge}>{tip}</rect>')
+        shapes.append(f'<rect {box} fill="{shades.css(rewards[t], full)}"{edge}>{tip}</rect>')
         shapes.append(text_at(x, y + 17, text))
         if t == sample.get("first_wrong"):
             under = f'x1="{x:.1f}" x2="{x + len(text) * STEP:.1f}" y1="{y + 28}" y2="{y + 28}"'

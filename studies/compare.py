@@ -189,7 +189,7 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
     """
     cfg = config_of(job.options)
     folder = Path(cfg.out)
-    kit.run_folder.check_options(cfg.out, kit.run_folder.options_of(cfg), fresh=False)
+    kit.run_folder.check_options(cfg, kit.run_folder.options_of(cfg))
     ownership = kit.ownership.Ownership(folder)
     if ownership.begun() and ownership.marker.get("finished"):
         return folder
