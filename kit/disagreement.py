@@ -28,15 +28,16 @@ def note(samples: list[dict], values, student, hidden) -> None:
 
 
 def told(run, step: int, samples: list[dict]) -> dict:
-    """{"entropy": mean over what was noted of this step's samples, all ranks together, in nats};
-    every --show-every steps one of the samples is printed."""
+    """{"entropy": mean over what was noted of this step's samples, all ranks together, in nats},
+    {} where a loss notes nothing; every --show-every steps one of the samples is printed."""
     noted = [s["entropy"] for s in samples if "entropy" in s]
     sums = ranks.gather((sum(float(e.sum()) for e in noted), sum(map(len, noted))))
     if run.cfg.show_every and step % run.cfg.show_every == 0:
         here = [s for s in samples if "divergence" in s]  # of this rank
         if here:
             print(answer(run.tokenizer, step, min(here, key=lambda s: s["reward"])), flush=True)
-    return {"entropy": sum(total for total, _ in sums) / sum(n for _, n in sums)}
+    total, n = (sum(part) for part in zip(*sums))
+    return {"entropy": total / n} if n else {}
 
 
 def answer(tokenizer, step: int, sample: dict) -> str:

@@ -54,6 +54,8 @@ def test_entropy_is_that_of_the_students_distribution(noted, monkeypatch):
         by_hand.append(-(p * p.log()).sum(-1))
     expected = float(torch.cat(by_hand).mean())
     assert disagreement.told(run, 0, samples) == {"entropy": pytest.approx(expected, rel=1e-4)}
+    # a loss of another kind may note nothing
+    assert disagreement.told(run, 0, [{"ids": [1], "reward": 0.0}]) == {}
     # of a long pass some are, evenly spaced
     monkeypatch.setattr(disagreement, "MEASURED", 5)
     hidden = torch.randn(12, 32)
