@@ -6,12 +6,10 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
-import baselines
 import kit
 import sdzero
 from kit.errors import UserError
-from kit.options import as_flags
-from kit.presets import recipe_of
+from studies import programs, variants
 
 # The options that decide which questions are asked, with which prompts, and how answers are
 # sampled. A checkpoint is measured with its run's: then its numbers are the run's own.
@@ -82,24 +80,25 @@ def options_of_their_run(checkpoints: list[str]) -> dict:
 
 def command_of(saved: dict) -> str:
     """The command of a run with these options: those that are not their defaults, --out aside."""
-    method = saved.get("method", "sdzero")
-    is_baseline = method not in ("sdzero", "srt")
-    cls = baselines.BaselineConfig if is_baseline else sdzero.Config
-    defaults = {f.name: f.default for f in fields(cls)}
-    if is_baseline:
-        defaults |= baselines.DEFAULTS.get(method, {})
-    else:
-        chosen = ("recipe", "task", "data", "model", "lora")
-        defaults |= recipe_of({name: saved[name] for name in chosen if saved.get(name)})
-        del defaults["recipe"]  # which a model has by itself
-        by_itself = recipe_of({"model": saved["model"], "task": saved.get("task", "math")})
-        defaults["recipe"] = by_itself["recipe"]
+    chosen = ("method", "model", "task", "data", "lora")
+    options = {name: saved[name] for name in chosen if saved.get(name)}
+    usual = defaults_with(saved, options)
+    if saved.get("recipe", usual["recipe"]) != usual["recipe"]:  # it was asked for
+        usual = defaults_with(saved, options | {"recipe": saved["recipe"]}) | {"recipe": None}
+    first = {f.name: f.default for f in fields(sdzero.Config)}  # of what decides on the others
+    usual |= {name: first[name] for name in chosen}
     # counts are saved as --scale left them
-    without = {"out", "scale", "method"} if is_baseline else {"out", "scale"}
-    given = {k: v for k, v in saved.items() if k in defaults and v != defaults[k]}
-    flags = as_flags({k: v for k, v in given.items() if k not in without})
-    program = ["baselines.py", method] if is_baseline else ["sdzero.py"]
-    return shlex.join(["python", *program, *flags])
+    given = {k: v for k, v in saved.items() if k in usual and v != usual[k]}
+    given = {k: v for k, v in given.items() if k not in ("out", "scale")}
+    _, program, *words = programs.command_of(given)
+    return shlex.join(["python", str(Path(program).relative_to(programs.ROOT)), *words])
+
+
+def defaults_with(saved: dict, options: dict) -> dict:
+    """The options of a run of the same program as the saved one's, where these alone are given."""
+    is_variant = "teacher_ema" in saved
+    make = variants.make_variant_config if is_variant else programs.config_of
+    return dict(vars(make(**options) if is_variant else make(options)))
 
 
 def read_results(folder: Path) -> dict:

@@ -6,15 +6,17 @@ import shlex
 import shutil
 from dataclasses import asdict
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from toys import lines_of, message_of
 
+import baselines
 import eval as evaluation
 import kit
 import sdzero
 from kit.options import parse_options
-from studies import run_page, runs, watch
+from studies import run_page, runs, variants, watch
 
 HOSTILE = "</script><script>alert(1)</script><img src=http://x/y.png onerror=alert(2)>&amp;\"'"
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -235,3 +237,34 @@ def test_the_command_makes_the_run_again(words):
     python, program, *flags = shlex.split(runs.command_of(saved))
     assert (python, program) == ("python", "sdzero.py")
     assert options(flags) == saved
+
+
+COMMANDS = [
+    "sdzero.py --samples 480 --seed 3 --no-trim",
+    "sdzero.py --method srt --digits 3",
+    "sdzero.py --model Qwen/Qwen3-4B --task math --lora 8 --srt-lr 1e-05",
+    "sdzero.py --recipe authors --model Qwen/Qwen3-4B --task math",
+    "baselines.py rft --rounds 4 --samples 480",
+    "baselines.py grpo --model Qwen/Qwen3-4B --task math --group 8",
+    "studies/variants.py --samples 480 --divergence jsd --jsd-beta 0.9",
+    "studies/variants.py --teacher-ema 0.9",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_command_of_a_run_gives_its_options_again(command, monkeypatch):
+    """Its program, and no option that says what is the default anyway."""
+
+    def options_of(program, words):
+        seen = []
+        module = {"sdzero": sdzero, "baselines": baselines, "variants": variants}[program.stem]
+        train = module if module is not variants else sdzero
+        monkeypatch.setattr(train, "train", lambda cfg, stages: seen.append(cfg))
+        assert module.main(words) == 0
+        return kit.run_folder.options_of(seen[0])
+
+    program, *words = command.split()
+    saved = options_of(Path(program), words)
+    python, again, *words_again = shlex.split(runs.command_of(saved))
+    assert python == "python" and again == program and len(words_again) <= len(words) + 4
+    assert options_of(Path(again), words_again) == saved
