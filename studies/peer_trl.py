@@ -59,6 +59,7 @@ SIDES = {
 }
 THEIRS = "TRL SDFTTrainer"
 PARTS = ("step", "round")
+SAME = 1e-4  # of a loss or a gradient norm, at most
 CHECKED, PROMPT = 4, 48  # rows of the check at most; tokens of a prompt of random ids
 WARM_UP = 8  # tokens of a response in the first step, which is not timed
 VERSIONS = """
@@ -309,13 +310,16 @@ def compare(args) -> dict:
 
 
 def compared(args, job: dict) -> dict:
-    """Both sides' loss and gradient norm on the same rows, and how far they are apart."""
+    """Both sides' loss and gradient norm on the same rows, and how far they are apart. Raises
+    UserError where that is more than rounding: times would be of different work."""
     job = job | {"moments": "float32"}
     ours = run_ours(job)["steps"][0]
     theirs = run_theirs(args.trl_python, job)["steps"][0]
     found = {name: {"ours": ours[name], "TRL": theirs[name]} for name in ("loss", "norm")}
     for both in found.values():
         both["difference"] = abs(both["ours"] - both["TRL"])
+        if both["difference"] > SAME * both["ours"]:
+            raise UserError(f"the two sides do not compute the same on the same rows: {found}")
     return found
 
 

@@ -67,6 +67,17 @@ def test_the_whole_comparison_with_a_stand_in_for_trl(tmp_path, monkeypatch, cap
     assert json.loads(last) == found
 
 
+def test_sides_that_compute_something_else_are_not_compared(monkeypatch, capsys):
+    def stand_in(*job):
+        return {"steps": [{"loss": 1 + len(job) / 1000, "norm": 1.0}]}
+
+    monkeypatch.setattr(peer_trl, "run_theirs", stand_in)
+    monkeypatch.setattr(peer_trl, "run_ours", stand_in)
+    monkeypatch.setattr(peer_trl, "versions_of", lambda python, packages: {})
+    message = message_of(capsys, peer_trl.main, *WORDS, "--trl-python", "x")
+    assert "not compute the same" in message and "1.002" in message
+
+
 def test_mistakes_are_said_in_one_line(capsys, tmp_path):
     assert "--trl-python" in message_of(capsys, peer_trl.main)
     for python in (tmp_path / "none", "false"):
