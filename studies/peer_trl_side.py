@@ -31,6 +31,11 @@ def resident(key: str) -> float:
     return 1024 * int(status.split(key + ":")[1].split()[0]) / 1e6
 
 
+def clocks() -> tuple[float, float]:
+    """Seconds on the wall, and seconds of all this process's threads."""
+    return time.perf_counter(), time.process_time()
+
+
 def per_device_batch(rows: list[dict], batch: int, tokens: int, budget: int) -> int:
     """The most rows of a pass: a divisor of the step's rows that leaves a pass within `budget`
     tokens. Rows are padded to the longest prompt and the longest response of the step."""
@@ -113,7 +118,7 @@ class Trainer(SDFTTrainer):
     """SDFTTrainer on the job's rows, with a clock."""
 
     def begin(self, job: dict) -> None:
-        self.job, self.steps, self.began = job, [], time.perf_counter()
+        self.job, self.steps, self.began = job, [], clocks()
         self.teacher_context_builder = TeacherContexts(self)
         self.clear()
 
@@ -156,11 +161,13 @@ class Clock(TrainerCallback):
         self.trainer = trainer
 
     def on_step_end(self, *_, **__):
-        trainer, now = self.trainer, time.perf_counter()
-        times = trainer.times | {"update": trainer.times["update"] + now, "loss": trainer.loss}
-        trainer.steps.append({"seconds": now - trainer.began, "norm": trainer.norm, **times})
+        trainer = self.trainer
+        (began, cpu_began), (now, cpu) = trainer.began, clocks()
+        step = {"seconds": now - began, "cpu": cpu - cpu_began, **trainer.times}
+        step |= {"update": now + step["update"], "loss": trainer.loss, "norm": trainer.norm}
+        trainer.steps.append(step)
         trainer.clear()
-        trainer.began = time.perf_counter()
+        trainer.began = clocks()
 
 
 def dataset_of(rows: list[dict], part: str) -> Dataset:

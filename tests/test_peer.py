@@ -26,7 +26,7 @@ def test_our_side_reports_what_it_promises(jobs, part, moments):
     assert len(report["steps"]) == 2  # the first is warm-up
     pieces = {"rollout", "reward", "update"} if part == "round" else {"update"}
     for step in report["steps"]:
-        assert set(step) == {"seconds", "loss", "norm", *pieces}
+        assert set(step) == {"seconds", "cpu", "loss", "norm", *pieces}
         assert sum(step[name] for name in pieces) < step["seconds"]
         assert step["loss"] > 0 and step["norm"] > 0
 
