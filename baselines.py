@@ -118,6 +118,7 @@ BELONGS = {
     "entropy": ("grpo",),
     "textbook": ("grpo",),
     "shown": ("sdft",),
+    "show_every": ("sdft",),
     "cosine": ("sdft",),
     "beta2": ("rft", "sft", "grpo", "sdft"),
     "warmup_steps": ("grpo", "sdft"),
@@ -426,3 +427,12 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+# What `uv run baselines.py` installs (PEP 723), in versions that were tried (docs/running.md).
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "torch>=2.11", "transformers>=5.19", "datasets>=4.0",
+#   "math-verify>=0.9", "numpy>=2.0", "tqdm>=4.66", "matplotlib>=3.9",
+# ]
+# ///

@@ -83,17 +83,16 @@ class Config:
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     save_minutes: float = option(20, "minutes between them, where that is earlier", above=0)
+    track: Literal["tensorboard", "wandb", "trackio", None] = option(None, "metrics go there too")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
     samples: int = option(0, "budget of responses for training; 0: none", least=0)
-    device: str = option("auto", "auto, cpu or cuda")
+    device: str = option("auto", "auto (cuda or cpu), cpu, cuda or mps")
     chat_template: str = option(
         "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
     )
 
     data: str = option(
-        "",
-        "file of questions and answers, or tests (docs/data.md)",
-        heading="questions (four sets)",
+        "", "file of questions and answers, or tests (docs/data.md)", heading="questions"
     )
     reward: str = option("", "FILE.py:function of your own, (response, row) -> 0 or 1")
     gym_options: str = option("", "gym: its difficulty, key=value,key=value")
@@ -109,10 +108,7 @@ class Config:
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(
-        0.7,
-        "of phase 1; where it is given, of the rest too; the KL's is 1",
-        above=0,
-        heading="sampling",
+        0.7, "of phase 1; if given, of the rest too; the KL's is 1", above=0, heading="sampling"
     )
     distil_temperature: float = option(1.0, "of phase 2; 0: --temperature", least=0)
     eval_temperature: float = option(0.7, "of evaluation; 0: --temperature", least=0)
@@ -179,25 +175,21 @@ class Config:
     distil_epochs: int = option(1, "epochs over the questions", least=1)
     distil_steps: int = option(0, "most optimiser steps; 0: no limit", least=0)
     distil_batch: int = option(128, "questions per optimiser step, one rollout for each", least=1)
-    distil_lr: float = option(
-        5e-6, "learning rate; constant but for warm-up and --decay", above=0, most=1
-    )
+    distil_lr: float = option(5e-6, "constant but for warm-up and --decay", above=0, most=1)
     warmup_steps: int = option(20, "steps of linear warm-up, in each round", least=0)
     decay: float = option(
-        0.0,
-        "share of each round, at its end, over which the learning rate falls to 0; 0: constant",
-        least=0,
-        most=1,
+        0.0, "share of each round, at its end, in which its rate falls to 0", least=0, most=1
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
     distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
     rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
+    show_every: int = option(0, "steps between answers shown, tokens in colour; 0: none", least=0)
     kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
     dtype: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "auto: bfloat16 on a GPU, float32 on a CPU", heading="memory"
+        "auto", "auto: bfloat16 on a GPU that has it, else float32", heading="memory"
     )
     gradient_checkpointing: bool | None = option(
         None, "compute activations twice: less memory; not given: by --plan, as the next two"
@@ -496,7 +488,7 @@ def response_hidden(model, contexts: list[list[int]], responses: list[list[int]]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
     input_ids = torch.tensor(padded, device=model.device)  # (B, T)
-    hidden = kit.prefixes.last_hidden(model, input_ids)  # (B, T, H), of model.base_model
+    hidden = kit.prefixes.last_hidden(model, input_ids, rows)  # (B, T, H), by base_model
     kept = []  # places in the flattened (B * T, H)
     for i, (context, row) in enumerate(zip(contexts, rows)):
         kept += range(i * width + len(context) - 1, i * width + len(row))
@@ -522,7 +514,7 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
         for indices in passes:
             loss = loss_of(indices)
             loss.backward()  # adds to .grad
-            total += loss.detach().double()
+            total += kit.losses.precise(loss.detach())
         return total
 
     return kit.losses.in_passes(work, model, lengths, run.room)
@@ -778,7 +770,8 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
             contexts = [s["teacher_context"] for s in in_pass]
             teacher_hidden = response_hidden(teacher, contexts, responses)  # (N, H)
         hidden = response_hidden(student, [s["context"] for s in in_pass], responses)  # (N, H)
-        loss, _ = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        loss, values = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        kit.disagreement.note(in_pass, values, student, hidden)  # for people; trains nothing
         return loss / normaliser
 
     # the student's lengths count: a teacher's row has y twice, but without gradients it keeps no
@@ -815,17 +808,16 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         stats = run.folder.count(samples)  # mean reward, "length", share cut off ...
 
         student.train()
-        words = kit.tables.revision_words(samples)  # "wait" and the like, per response
-        stats |= {"lr": schedule.lr(step), "revision_words": words}
+        stats |= {"lr": schedule.lr(step), "revision_words": kit.tables.revision_words(samples)}
         for _ in range(schedule.updates):
             stats["loss"] = backward(samples)
             run.folder.count_trained(sum(len(s["ids"]) for s in samples))
             with run.folder.keeps_bad_batch(phase, step, samples):
                 stats["grad_norm"] = update(student, optimizer, stats["lr"], run.cfg.grad_clip)
-        if schedule.distils:
-            by_token = run.cfg.reduction == "mean"
-            stats["kl"] = stats["loss"] * (stats["length"] if by_token else 1)  # nats of a response
+        if schedule.distils:  # "kl": nats of a response
+            stats["kl"] = stats["loss"] * (stats["length"] if cfg.reduction == "mean" else 1)
             stats["synchronised"] = schedule.synchronises(step)
+            stats |= kit.disagreement.told(run, step, samples)  # "entropy"; shows an answer
         run.folder.log(phase, step, **stats)
 
 
@@ -941,11 +933,11 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     results.json's content."""
     options = kit.run_folder.options_of(cfg)
     kit.ownership.refuse_model_folder(cfg.out, cfg.model)
-    kit.run_folder.check_options(cfg.out, options, cfg.fresh)
+    kit.run_folder.check_options(cfg, options)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
-    folder.keeps_time(cfg)
+    folder.belongs_to(cfg)
     folder.keep_ids(kit.questions.ids_of(questions))
     if not folder.finished:
         with make_grader(cfg) as grader, kit.run_folder.stops_when_asked(folder):
@@ -1015,7 +1007,7 @@ def introduce(run: Run, model) -> None:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
     answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
-    kit.alarms.about_template(run.tokenizer, cfg)
+    folder.alarms.look_at_template(run.tokenizer, cfg)
     show("the generator's prompt", run.tokenizer.decode(prompt))
     show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
 
@@ -1046,3 +1038,12 @@ def main(argv: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+# What `uv run sdzero.py` installs (PEP 723), in versions that were tried (docs/running.md).
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "torch>=2.11", "transformers>=5.19", "datasets>=4.0",
+#   "math-verify>=0.9", "numpy>=2.0", "tqdm>=4.66", "matplotlib>=3.9",
+# ]
+# ///

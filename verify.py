@@ -189,7 +189,11 @@ PREPARE = {"math": _prepare_math, "code": prepare_code, "countdown": _prepare_co
 def _checked_level(unsafe):
     """The level at which programs are isolated here; RuntimeError if they must not be run."""
     if sys.platform != "linux":
-        raise RuntimeError("the code task needs Linux: there is no sandbox for programs elsewhere")
+        raise RuntimeError(
+            f"the code task needs Linux: {sys.platform} has neither namespaces nor Landlock, so "
+            "that a generated program could read and write your files, use the network and outlive "
+            "its time. The other tasks run here"
+        )
     level, words = sandbox_level()
     if level == "limits" and not unsafe:
         raise RuntimeError(
@@ -282,3 +286,9 @@ def _grade(rows, places, options):
 
 if __name__ == "__main__":
     sys.exit(main())
+
+# What `uv run verify.py` installs (PEP 723).
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["math-verify>=0.9"]
+# ///

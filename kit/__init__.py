@@ -22,7 +22,7 @@
     sampling     batches, out of memory, the journal of rollouts
     prefixes     what many rows begin with, computed once
     continuous   continuous batching on a GPU, and what it does wrong beside training
-    tokens       the ids that a text has between other text
+    tokens       ids and texts of tokens
     selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory
@@ -39,8 +39,11 @@
     run_folder   what a run writes, and how it goes on after a kill
     tables       tables and intervals
     figures      figures
+    trackers     --track: the same numbers in tensorboard, wandb or trackio
+    shades       colours of tokens, on a page and in a terminal
+    disagreement what phase 2 shows of a step: entropy, and --show-every's answer
     token_page   a page of answers with coloured tokens
-    token_picture  one answer with coloured tokens, as SVG
+    token_picture  one answer with coloured tokens, as SVG or PNG
 
 A room is imported when it is first used (`kit.losses.token_loss`), so that `--help` does not wait
 for torch.

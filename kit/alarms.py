@@ -1,5 +1,7 @@
 """Warnings that save a day: one line each, with what to do, at most once a process."""
 
+import re
+
 from kit.options import flag_of
 from kit.presets import RATES, recipe_of_run
 
@@ -9,6 +11,14 @@ CUT_OFF = 0.05  # share of responses without an end token
 FAR = 5.0  # times the recipe's learning rate, either way
 BLOCK = 5  # steps whose mean length counts as one
 SHRUNK = 0.8  # of the length that it was, which is more than noise
+CERTAIN = 0.001  # nats a token; the embedded model, which is sure of its columns, has 0.002 to 0.01
+THINKING = 0.1  # share of answers with a <think>
+# names of models that think before they answer, as their makers call them
+THINKERS = r"thinking|[-_]think\b|reason|qwq|magistral|[-_]r1\b|gpt-oss|deepscaler|openthinker"
+ADVICE = (
+    "thinking models lost accuracy in the paper (Table 14), so take the instruct version if there "
+    "is one"
+)
 
 
 class Alarms:
@@ -36,6 +46,7 @@ class Alarms:
             return
         self.rewards(phase, steps)
         self.lengths(phase, steps)
+        self.entropy(phase, [step for step in steps if "entropy" in step])
 
     def rewards(self, phase: str, steps: list[dict]) -> None:
         right = mean_of(steps, "reward")
@@ -70,6 +81,26 @@ class Alarms:
                 f"{blocks[-1]:.0f} tokens): if the reward falls too, lower --distil-lr",
             )
 
+    def entropy(self, phase: str, steps: list[dict]) -> None:
+        if len(steps) == WINDOW and mean_of(steps, "entropy") < CERTAIN:
+            self.say(
+                "entropy",
+                f"{phase}: the entropy is {mean_of(steps, 'entropy'):.1e} nats a token, so that "
+                "every sample of a question says the same and little more can be learnt: stop "
+                "here, raise --distil-temperature, or lower --distil-lr in another run",
+            )
+
+    def look_at_answers(self, samples: list[dict]) -> None:
+        """Answers that were sampled for training: do they think first?"""
+        # a prompt may have opened it already
+        share = mean_of([{"thinks": "think>" in s.get("text", "")} for s in samples], "thinks")
+        if share > THINKING:
+            self.say(
+                "thinking",
+                f"{100 * share:.0f} % of the sampled answers have a <think> or </think>: {ADVICE}, "
+                "or give a --chat-template FILE that switches it off",
+            )
+
     def look_at_result(self, name: str, result: dict) -> None:
         """An evaluation. Of the base: does it revise at all?"""
         if name == "base" and result.get("correction_rate") == 0:
@@ -81,7 +112,9 @@ class Alarms:
             )
 
     def look_at_options(self, cfg) -> None:
-        """Learning rates beside the recipe's."""
+        """The model's name, and learning rates beside the recipe's."""
+        if re.search(THINKERS, cfg.model.rsplit("/", 1)[-1].lower()):
+            self.say("thinking", f"--model {cfg.model} thinks, by its name: {ADVICE}")
         of_recipe = recipe_of_run(cfg)
         for name in RATES if cfg.method in ("sdzero", "srt") else ():
             factor = getattr(cfg, name) / of_recipe[name]
@@ -92,28 +125,27 @@ class Alarms:
                     f"{of_recipe[name]:g}: watch loss and length over the first steps",
                 )
 
+    def look_at_template(self, tokenizer, cfg) -> None:
+        """Does a chat template drop --system, or have the model think?"""
+        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        messages = [{"role": "user", "content": "1+1?"}]
+        if cfg.system:
+            messages.insert(0, {"role": "system", "content": cfg.system})
+            if cfg.system.strip() not in tokenizer.apply_chat_template(messages, **how):
+                self.say(
+                    "system",
+                    "the chat template drops the system message, so --system does nothing: put it "
+                    "into --instruction, or give --chat-template FILE",
+                )
+        behind = tokenizer.apply_chat_template(messages, **how).rpartition("1+1?")[2]
+        if "<think>" in behind:
+            what = "an empty <think></think>" if "</think>" in behind else "an open <think>"
+            self.say(
+                "thinking",
+                f"the chat template puts {what} before every answer: {ADVICE}, or give "
+                "--chat-template FILE",
+            )
+
 
 def mean_of(steps: list[dict], key: str) -> float:
     return sum(step[key] for step in steps) / len(steps)
-
-
-def about_template(tokenizer, cfg) -> None:
-    """Say where a chat template drops --system, or has the model think: printed once, at the start
-    of a run."""
-    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    messages = [{"role": "user", "content": "1+1?"}]
-    if cfg.system:
-        messages.insert(0, {"role": "system", "content": cfg.system})
-        if cfg.system.strip() not in tokenizer.apply_chat_template(messages, **how):
-            print(
-                "warning: the chat template drops the system message, so --system does nothing: "
-                "put it into --instruction, or give --chat-template FILE"
-            )
-    behind = tokenizer.apply_chat_template(messages, **how).rpartition("1+1?")[2]
-    if "<think>" in behind:
-        what = "an empty <think></think>" if "</think>" in behind else "an open <think>"
-        print(
-            f"warning: the chat template puts {what} before every answer: thinking models lost "
-            "accuracy in the paper (Table 14), so take the instruct version if there is one, or "
-            "give --chat-template FILE"
-        )

@@ -17,6 +17,7 @@ def exit_code(program: str, work) -> int:
 
     Where work() returns a number, that is the code.
     """
+    print_anything()
     try:
         code = work() or 0
         return CLOSED_PIPE if stdout_is_closed() else code
@@ -38,6 +39,14 @@ def exit_code(program: str, work) -> int:
     except KeyboardInterrupt:
         print(f"{program}: stopped. The same command goes on from here", file=sys.stderr)
         return 130
+
+
+def print_anything() -> None:
+    """A console that lacks a character, as one of Windows may, is given its code instead: what a
+    model wrote must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure") and "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stdout_is_closed(lost: bool = False) -> bool:

@@ -1,5 +1,6 @@
 """What a GPU is told before the first tensor goes there. Nothing of it was measured on one."""
 
+import gc
 import os
 import sys
 
@@ -20,6 +21,19 @@ def card(device: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if device in ("auto", "cuda") else device
 
 
+def has_bfloat16(device: str) -> bool:
+    """Whether a device calculates with bfloat16. Not torch.cuda.is_bf16_supported(): that says yes
+    of cards before Ampere too (T4, V100), which only emulate it, slowly."""
+    device = torch.device(device)
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def weights_are_low(cfg, device: str) -> bool:
+    """Whether --dtype means bfloat16 there: "auto" does on a card of cuda's that has it."""
+    on_cuda = torch.device(device).type == "cuda"
+    return cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and on_cuda and has_bfloat16(device))
+
+
 def peak_memory() -> float:
     """GiB: the most that tensors held on this process's GPU so far; without one, the most that the
     process held; 0 where the system does not say."""
@@ -29,6 +43,14 @@ def peak_memory() -> float:
         return 0.0
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def release() -> None:
+    """Give back what the cache of a GPU's allocator holds, behind a run out of memory."""
+    on_apple = torch.backends.mps.is_available()
+    if torch.cuda.is_available() or on_apple:
+        gc.collect()  # what the traceback's frames held in cycles
+        (torch.mps if on_apple else torch.cuda).empty_cache()
 
 
 def prepare(device: str) -> bool:

@@ -150,7 +150,7 @@ def load_model(cfg):
     device = device_of(cfg)
     switch_dropout_off(model)
     check_head(model)
-    low = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and device != "cpu")
+    low = gpu.weights_are_low(cfg, device)
     if cfg.lora:
         add_adapters(model, cfg.lora, cfg.seed, torch.bfloat16 if low else torch.float32)
     elif low:
@@ -167,14 +167,20 @@ def load_model(cfg):
 
 
 def device_of(cfg) -> str:
-    """cfg.device, "auto" and "cuda" being this process's own GPU. Raises UserError."""
+    """cfg.device, "auto" and "cuda" being this process's own GPU; Apple's ("mps") is used where it
+    is asked for. Raises UserError."""
     device = gpu.card(cfg.device)
     try:
         torch.device(device)
     except RuntimeError:
-        raise UserError(f"--device {device}: no such device; use auto, cpu or cuda") from None
+        raise UserError(f"--device {device}: no such device; use auto, cpu, cuda or mps") from None
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no GPU here; use --device cpu")
+    if device.startswith("mps") and not torch.backends.mps.is_available():
+        raise UserError(
+            "--device mps: torch sees no GPU of Apple's here (macOS on Apple silicon has one); use "
+            "--device cpu"
+        )
     return device
 
 

@@ -5,13 +5,12 @@ chunk and the logits are never whole in memory. It is exact: full vocabulary, no
 """
 
 import ctypes
-import gc
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from kit import ranks
+from kit import gpu, ranks
 from kit.errors import UserError
 
 # Logits (tokens times vocabulary) in memory at once, in four copies; but 128 tokens at least.
@@ -163,6 +162,11 @@ class KLInPlace(torch.autograd.Function):
         return grad_a, grad_b
 
 
+def precise(loss):
+    """A pass's loss, to be summed over passes: in float64, which Apple's GPUs lack."""
+    return loss.float() if loss.device.type == "mps" else loss.double()
+
+
 def trim_heap(head) -> None:
     """Give back what glibc's heap holds free between pieces in use, up to a pass's activations.
 
@@ -200,9 +204,7 @@ def attempt(work):
         no_memory = "out of memory" in str(e) or "can't allocate memory" in str(e)
         if not (no_memory or isinstance(e, torch.OutOfMemoryError)):
             raise
-    if torch.cuda.is_available():
-        gc.collect()  # what the traceback's frames held in cycles
-        torch.cuda.empty_cache()
+    gpu.release()
     return None
 
 

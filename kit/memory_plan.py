@@ -14,6 +14,7 @@ import torch
 from kit import ranks
 from kit.continuous import AT_ONCE, BATCH_TOKENS, CACHE_SHARE
 from kit.errors import UserError
+from kit.gpu import has_bfloat16
 from kit.losses import HEAD_ROWS, chunk_rows
 from kit.presets import ALIASES
 from kit.sizes import Sizes, facts, known_sizes, read_config, sizes
@@ -354,11 +355,15 @@ def card_of(device) -> Card:
 
 
 def fill_in(cfg, device: str):
-    """cfg with the settings that were left to the plan, from the memory that is free; on a CPU,
-    cfg. To be called before the model is loaded. Raises UserError where nothing fits."""
-    if torch.device(device).type == "cpu":
+    """cfg with the settings that were left to the plan, from the memory that is free; on a CPU, and
+    where no card says what it has (mps), cfg. To be called before the model is loaded. Raises
+    UserError where nothing fits."""
+    if torch.device(device).type != "cuda":
         return cfg
     card, s = card_of(device), sizes(read_config(cfg.model))
+    if cfg.dtype == "auto" and not has_bfloat16(device):
+        print(f"chosen: --dtype float32: {card.name} has no bfloat16; weights take twice the room")
+        cfg = replace(cfg, dtype="float32")
     found = fastest(s, cfg, card.free, ram_bytes() or math.inf)
     if not found:
         raise UserError(no_room(s, cfg, card))

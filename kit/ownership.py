@@ -68,8 +68,12 @@ class Ownership:
                     "it away, or give another --out"
                 )
         if new:
-            self.marker["files"] += new
-            self.write_marker()
+            self.enter(*new)
+
+    def enter(self, *names: str) -> None:
+        """Enter files that a library has just made for the run, under names of its own choice."""
+        self.marker["files"] += [name for name in names if name not in self.marker["files"]]
+        self.write_marker()
 
     def remove(self, *names: str) -> None:
         """Remove these files of the run's, and the folders that are empty then."""

@@ -79,11 +79,11 @@ def repeat_rows(cache, indices) -> None:
 # --------------------------------------------------------------------------------------------------
 # Passes of the losses
 # --------------------------------------------------------------------------------------------------
-def last_hidden(model, input_ids):
-    """The last layer's hidden states of rows (B, T), padded on the right: (B, T, H). Attention is
-    causal, so what all rows begin with is the same in each, and its gradient is their sum."""
-    first = (input_ids == input_ids[:1]).all(0).long().cumprod(0)  # (T,) 1 while all are alike
-    start = min(int(first.sum()), input_ids.shape[1] - 1)
+def last_hidden(model, input_ids, rows: list[list[int]]):
+    """The last layer's hidden states of rows, which input_ids (B, T) has padded on the right:
+    (B, T, H). Attention is causal, so what all rows begin with is the same in each, and its
+    gradient is their sum."""
+    start = shared_length(rows)
     checkpointed = model.training and getattr(model, "is_activation_checkpointing", False)
     if len(input_ids) < 2 or start < ALIKE or checkpointed or not can_share(model):
         return model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state

@@ -26,6 +26,7 @@ from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
 from kit.ranks import gather, rank
 from kit.shards import drop_other_halves, on_first_rank, own, stepped_here
+from kit.trackers import Tracker, require
 
 try:
     import fcntl
@@ -33,7 +34,7 @@ except ImportError:  # Windows: two processes in one folder are not noticed ther
     fcntl = None
 
 # options of a command, not of a run
-NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes")
+NOW = ("fresh", "plan", "shard", "tokens_per_second", "save_minutes", "track", "show_every")
 TOTALS = ("samples", "tokens", "trained", "timeouts")  # what a run counts as it goes
 # of a line: the clock's, the machine's
 MEASURED = ("seconds", "tokens_per_second", "memory", "left")
@@ -56,7 +57,7 @@ class RunFolder:
         self.writes, self.stop, self.bar = rank() == 0, False, None
         self.totals, self.finished, self.saved = dict.fromkeys(TOTALS, 0), False, {}
         self.journal = Batches(self.path / "state" / "rollouts.jsonl")
-        self.clock, self.alarms = Clock(), Alarms()
+        self.clock, self.alarms, self.tracker = Clock(), Alarms(), None
         self.save_minutes, self.saved_at = 20.0, time.time()
         gather(None)  # all ranks have looked at the folder as it was (check_options)
         if self.writes:
@@ -138,6 +139,8 @@ class RunFolder:
         if self.totals["timeouts"]:
             print(f"{self.totals['timeouts']} answers took too long to grade and counted as wrong")
         if self.writes:
+            if self.tracker:
+                self.tracker.close()
             self.claim("figure.png")
             figure(self.path, self.results)
             state = self.ownership.inside("state")
@@ -172,13 +175,16 @@ class RunFolder:
         self.clock.generated(batch)
         self.tell_time()
 
-    # time left ------------------------------------------------------------------------------------
-    def keeps_time(self, cfg) -> None:
-        """The whole run is cfg's: what is left of it is told, and states are saved by time too."""
+    # time left, and --track -----------------------------------------------------------------------
+    def belongs_to(self, cfg) -> None:
+        """The whole run is cfg's: what is left of it is told, states are saved by time too, and
+        what is logged goes to its tracker. Raises UserError."""
         self.save_minutes = cfg.save_minutes
         self.clock.expect(cfg)
         if not self.finished:
             self.alarms.look_at_options(cfg)
+            if cfg.track and self.writes:
+                self.tracker = Tracker(self, cfg.track, options_of(cfg))
 
     def tell_time(self, phase: str = "") -> None:
         if self.clock.is_due(phase):
@@ -292,6 +298,8 @@ class RunFolder:
         self.clock.uncounted = 0
         if self.writes:
             write_json(self.path / "results.json", self.results)
+        if self.tracker:
+            self.tracker.result(name, result)
 
     def write_rows(self, name: str, rows: list[dict]) -> None:
         """A file of one JSON object a line."""
@@ -336,6 +344,7 @@ class RunFolder:
         self.totals["samples"] += len(samples)
         self.totals["tokens"] += sum(len(s["ids"]) for s in samples)
         self.clock.uncounted = 0
+        self.alarms.look_at_answers(samples)
         shown = [[s["reward"], len(s["ids"]), not s["finished"]] for s in samples]
         reward, length, truncated = np.mean(shown, axis=0).tolist()
         return {"reward": reward, "length": length, "truncated": truncated}
@@ -359,6 +368,8 @@ class RunFolder:
         if self.writes:
             with (self.path / "metrics.jsonl").open("a") as f:
                 f.write(json.dumps(line) + "\n")
+        if self.tracker:
+            self.tracker.line(line)
         if self.bar is not None:
             shown = {k: f"{values[k]:.3g}" for k in ("loss", "reward", "length") if k in values}
             shown["left"] = spoken(line["left"])
@@ -439,8 +450,9 @@ def options_of(cfg) -> dict:
     return {name: v for name, v in asdict(cfg).items() if name not in NOW}
 
 
-def check_options(path: str, options: dict, fresh: bool) -> None:
+def check_options(cfg, options: dict) -> None:
     """What RunFolder refuses, said before questions and model are loaded. Raises UserError."""
-    ownership = Ownership(Path(path))
-    if ownership.begun() and not fresh:
+    require(cfg.track)
+    ownership = Ownership(Path(cfg.out))
+    if ownership.begun() and not cfg.fresh:
         differ(ownership.path, ownership.marker, options, ownership.marker["content"])

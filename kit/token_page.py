@@ -6,8 +6,7 @@ from string import Template
 
 import numpy as np
 
-# where the reviser finds a token less likely than the generator did, and where more
-ORANGE, BLUE = "214,69,0", "0,110,200"
+from kit import shades
 
 
 def token_page(title: str, kinds: dict[str, list[dict]]) -> str:
@@ -40,8 +39,8 @@ def full_colour(kinds: dict[str, list[dict]]) -> float:
     rewards = []
     for answers in kinds.values():
         for answer in answers:
-            rewards += [abs(reward) for reward in answer["token_reward"]]
-    return (float(np.quantile(rewards, 0.99)) if rewards else 0.0) or 1.0
+            rewards += answer["token_reward"]
+    return shades.full_colour(rewards)
 
 
 def answer_section(answer: dict, full: float) -> str:
@@ -65,9 +64,8 @@ def token_spans(answer: dict, peak: int, full: float) -> list[str]:
     for place, (token, reward) in enumerate(zip(answer["tokens"], answer["token_reward"])):
         names = ["peak"] * (place == peak) + ["first"] * (place == answer.get("first_wrong"))
         of_class = f' class="{" ".join(names)}"' if names else ""
-        colour, alpha = ORANGE if reward > 0 else BLUE, min(1.0, abs(reward) / full) * 0.85
         spans.append(
-            f'<span{of_class} style="background:rgba({colour},{alpha:.2f})" '
+            f'<span{of_class} style="background:{shades.css(reward, full)}" '
             f'title="{reward:+.3f}">{html.escape(token)}</span>'
         )
     return spans

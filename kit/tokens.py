@@ -1,4 +1,4 @@
-"""The ids that a text has between other text."""
+"""The ids that a text has between other text, and the texts that ids have alone."""
 
 from kit.errors import UserError
 
@@ -24,3 +24,8 @@ def ids_in_running_text(tokenizer, text: str) -> list[int]:
         f"the tokenizer merges {text!r} with every neighbour tried, so the reviser's prompt cannot "
         "be built"
     )
+
+
+def texts_of(tokenizer, ids: list[int]) -> list[str]:
+    """Each token's own text, for people. A part of a character is shown as a replacement one."""
+    return [tokenizer.decode([token]) for token in ids]

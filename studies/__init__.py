@@ -5,6 +5,8 @@
     evolve       a run as it went (python eval.py evolve RUN)
     watch        a run so far, as a table (python eval.py watch RUN)
     run_page     a run on one HTML page (python eval.py page RUN)
+    compare_page a comparison on one HTML page (python eval.py page OUT)
+    page         what both pages are made of
     card         the README.md of a run's checkpoint (python eval.py card RUN)
     runs         what a run's folder says: its options, results and log
     statistics   pass@k, paired tests, means over runs, parts of an answer

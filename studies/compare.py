@@ -11,11 +11,10 @@ again. Other options of these two programs hold for every row whose program has 
 
 It prints means over seeds with 95 % t-intervals (of one seed: Wilson's, over questions), and how
 far SD-Zero leads each row, paired by seed. Writes OUT/results.json and OUT/curve.png, or
-OUT/ablations.json.
+OUT/ablations.json, and OUT/page.html, with all of it and the runs.
 """
 
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -31,6 +30,8 @@ from kit.errors import UserError
 from kit.options import check_ranges, flag_of, option, parse_options
 from kit.presets import is_tiny
 from kit.tables import CORRECTION, net_correction, table
+from studies import compare_page
+from studies.page import own_page
 from studies.programs import (
     command_of,
     config_of,
@@ -38,8 +39,8 @@ from studies.programs import (
     of_program,
     program_has,
 )
-from studies.runs import own_folder, read_metrics, read_options, read_results
-from studies.statistics import mean_cell, over_runs, pass_at_k
+from studies.runs import folder_of_row, own_folder, read_metrics, read_options, read_results
+from studies.statistics import over_runs, pass_at_k
 
 OURS = "SD-Zero"  # the row that the others are paired with
 ACCURACIES = ("accuracy", "accuracy_greedy")
@@ -188,7 +189,7 @@ def run_once(job: Job, threads: int, siblings: list[Path]) -> Path:
     """
     cfg = config_of(job.options)
     folder = Path(cfg.out)
-    kit.run_folder.check_options(cfg.out, kit.run_folder.options_of(cfg), fresh=False)
+    kit.run_folder.check_options(cfg, kit.run_folder.options_of(cfg))
     ownership = kit.ownership.Ownership(folder)
     if ownership.begun() and ownership.marker.get("finished"):
         return folder
@@ -310,10 +311,6 @@ def chosen_rows(cfg: CompareConfig, names: list[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def folder_name(row: str, budget: int, seed: int) -> str:
-    return f"{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{budget}-{seed}"
-
-
 def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
     """Every run of the comparison, seed by seed, the longest first.
 
@@ -332,7 +329,7 @@ def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
                 own = tables[budget][row]
                 options = {"samples": budget, **of_program(passed, own), **own}
                 options["seed"] = seed
-                options["out"] = str(Path(cfg.out) / "runs" / folder_name(row, budget, seed))
+                options["out"] = str(folder_of_row(Path(cfg.out), row, budget, seed))
                 jobs.append(Job(row, budget, seed, options))
     for job in jobs:
         config_of(job.options)
@@ -405,29 +402,7 @@ def leads_of(ours: dict, theirs: dict) -> list[dict]:
 
 def comparison_table(out: dict) -> str:
     """What compare prints."""
-    ablations = out["table"] == "ablations"
-    columns = ["samples", "trained tokens", "seconds", *["after SRT: sampled %"] * ablations]
-    columns += ["sampled acc. %", "greedy acc. %", pass_heading(out["rows"]), "tokens"]
-    columns += ["revised acc. %", "mended %", "net correction %"]
-    rows = [["method", *columns, "SD-Zero leads by (sampled)"]]
-    for r in out["rows"]:
-        spent = [mean_cell(r[key], 1, 0, False) for key in ("samples", "trained_tokens", "seconds")]
-        if ablations:
-            spent.append(mean_cell(r["srt_accuracy"]) if r.get("srt_accuracy") else "")
-        revised = [mean_cell(r[key]) for key in ("revised_accuracy", "correction_rate")]
-        revised.append(mean_cell(r["net_correction_rate"]))
-        cells = [*spent, *(mean_cell(r[key]) for key in ACCURACIES)]
-        cells += [mean_cell(r["pass_at_k"], bounds=False)]
-        cells += [mean_cell(r["mean_tokens"], 1, bounds=False), *revised]
-        lead = r.get("sdzero_leads_by", {}).get("accuracy")
-        rows.append([r["method"], *cells, mean_cell(lead) if lead else ""])
-    return f"{table(rows)}\n{CORRECTION}"
-
-
-def pass_heading(rows: list[dict]) -> str:
-    """What the pass@k of these rows is called: k is 8, or as many samples as there were."""
-    k = int(rows[0]["k"]["mean"]) if rows else 8
-    return f"pass@{k} %"
+    return f"{table(compare_page.cells_of(out))}\n{CORRECTION}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -441,8 +416,9 @@ def main(words: list[str]) -> int:
     check_ranges(cfg)
     jobs = jobs_of(cfg, passed)
     out, methods = Path(cfg.out), cfg.table == "methods"
-    file = out / ("results.json" if methods else "ablations.json")
+    file = out / compare_page.FILES[cfg.table]
     own_folder(out, "compare", file.name, *["curve.png"] * methods)
+    own_page(out)
 
     cores = os.cpu_count() if is_tiny(cfg.model) else 1
     done, failed = run_all(jobs, cfg.jobs or cores)
@@ -453,6 +429,7 @@ def main(words: list[str]) -> int:
     print(comparison_table(result))
     if methods:
         kit.figures.curve(out / "curve.png", result)
+    compare_page.write_page(out)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -63,7 +63,7 @@ def scored_answers(run, student, reviser, questions: list[dict]) -> list[dict]:
     samples = answers_of_both_kinds(run, student, questions)
     for s in samples:
         s["teacher_context"] = sdzero.reviser_ids(run, s["context"], s["ids"], s["reward"])
-        s["tokens"] = [run.tokenizer.decode([t]) for t in s["ids"]]
+        s["tokens"] = kit.tokens.texts_of(run.tokenizer, s["ids"])
         if run.cfg.task == "arith" and not s["reward"]:  # the right transcript is known
             text = s["question"]["demonstration"]
             right = run.tokenizer.encode(text, add_special_tokens=False) + [run.end_ids[-1]]
@@ -212,7 +212,7 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
     print(f"page: {file}")
     if wrong := page.get("wrong answers of srt") or page.get("wrong answers of base"):
         picture = picture_of(wrong[0])
-        kit.files.replace_file(folder / "localise.svg", lambda p: p.write_text(picture))
+        kit.files.replace_file(folder / "localise.svg", lambda p: p.write_text(picture, "utf-8"))
     return result
 
 

@@ -2,28 +2,26 @@
 
     python eval.py page out/mine
     python eval.py page out/mine --maps 0        # loads no model: no heat maps
+    python eval.py page out/compare              # what `eval.py compare` measured
 
 Results with intervals, curves of every logged number, three records of phase 1 as they were
 sampled, heat maps of first answers (each token coloured by how much the reviser disagrees, as in
 `eval.py localise`; scored by RUN/srt, which phase 2 starts from), and every option.
 """
 
-import html
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 
 import kit
 import sdzero
-from kit.figures import moving_mean
 from kit.options import option, parse_options
 from kit.tables import CORRECTION, net_percent, percent
-from studies import localise
+from studies import compare_page, localise
+from studies.page import curve, escaped, filled, html_table, own_page, write
 from studies.runs import command_of, only_run_of, read_metrics, read_options, read_results
 from studies.watch import by_phase, state_of
 
-FILE = "page.html"
 CURVES = {  # key of metrics.jsonl -> (title, factor)
     "loss": ("loss", 1),
     "reward": ("answers right, %", 100),
@@ -34,69 +32,13 @@ CURVES = {  # key of metrics.jsonl -> (title, factor)
     "grad_norm": ("gradient norm", 1),
     "lr": ("learning rate", 1),
 }
-WIDTH, HEIGHT, EDGE = 320, 150, 8
 RECORDS = 3  # of phase 1 that are shown
-LONGEST = 4000  # characters of a text; what is longer is cut in its middle
 
 
 @dataclass
 class PageConfig(sdzero.Config):
-    run: list = option((), "run folder of sdzero.py or baselines.py")
+    run: list = option((), "run folder of sdzero.py or baselines.py, or compare's")
     maps: int = option(3, "heat maps of first answers; 0: none", least=0, heading="page")
-
-
-# --------------------------------------------------------------------------------------------------
-# Pieces
-# --------------------------------------------------------------------------------------------------
-def escaped(value) -> str:
-    """A value as text for HTML; a long one is cut in its middle."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) > LONGEST:
-        half = LONGEST // 2
-        text = f"{text[:half]}\n[... {len(text) - LONGEST:,} characters ...]\n{text[-half:]}"
-    return html.escape(text)
-
-
-def html_table(rows: list[list[str]], of_class: str = "") -> str:
-    """A table whose first row is its heading; it scrolls by itself where a phone is narrower."""
-    head = "".join(f"<th>{escaped(cell)}</th>" for cell in rows[0])
-    lines = []
-    for row in rows[1:]:
-        cells = "".join(f"<td>{escaped(cell)}</td>" for cell in row)
-        lines.append(f"<tr>{cells}</tr>")
-    body = "\n".join(lines)
-    name = f' class="{of_class}"' if of_class else ""
-    return f'<div class="wide"><table{name}>\n<tr>{head}</tr>\n{body}\n</table></div>'
-
-
-def curve(title: str, values: list[float], steps: list[int]) -> str:
-    """A figure of one number against steps: every value in grey, and a moving mean."""
-    low, high = min(values), max(values)
-    span, last = (high - low) or 1.0, max(1, len(values) - 1)
-
-    def points(places, numbers):
-        pairs = []
-        for place, number in zip(places, numbers):
-            x = EDGE + (WIDTH - 2 * EDGE) * place / last
-            y = HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * (number - low) / span
-            pairs.append(f"{x:.1f},{y:.1f}")
-        return " ".join(pairs)
-
-    places, means, width = moving_mean(values)
-    line = 'fill="none" stroke="currentColor"'
-    raw = f'<polyline points="{points(range(len(values)), values)}" {line} opacity="0.35"/>'
-    smooth = f'<polyline points="{points(places, means)}" {line} stroke-width="2"/>'
-    dot = ""
-    if len(values) == 1:
-        x, y = points([0], values).split(",")
-        dot = f'<circle cx="{x}" cy="{y}" r="3" fill="currentColor"/>'
-    words = f"{title}: {low:.4g} to {high:.4g}, last {values[-1]:.4g}"
-    smoothed = f"; mean of {width} steps" if width > 1 else ""
-    return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escaped(words)}</title>'
-        f"{raw}{smooth}{dot}</svg><figcaption>{escaped(words)}; steps {steps[0]} to {steps[-1]}"
-        f"{smoothed}</figcaption></figure>"
-    )
 
 
 # --------------------------------------------------------------------------------------------------
@@ -110,7 +52,7 @@ def results_section(results: dict[str, dict]) -> str:
         lengths = [f"{r['mean_tokens']:.1f}", f"{100 * r['truncated']:.1f}"]
         revised = [percent(r, key) for key in ("revised_accuracy", "correction_rate")]
         rows.append([name, *rates, *lengths, *revised, net_percent(r), str(r["n"])])
-    note = f"95 % intervals over questions in brackets. {CORRECTION}"
+    note = f"95 % intervals over questions in brackets.\n{CORRECTION}"
     return f"<h2>Results</h2>\n{html_table(rows)}\n<p><small>{escaped(note)}</small></p>"
 
 
@@ -209,31 +151,21 @@ def page_of(folder: Path, saved: dict, records: list[dict], answers: list[dict])
     parts += [records_section(records)] if records else []
     parts += [maps_section(answers)] if answers else []
     parts.append(options_section(saved))
-    template = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
-    title = html.escape(f"{saved.get('method', 'run')}: {folder.resolve().name}")
-    return template.substitute(title=title, about=html.escape(about), body="\n".join(parts))
-
-
-def own_page(folder: Path) -> None:
-    """Take RUN/page.html. A run that is under way knows nothing of a page made meanwhile, so one
-    that is ours by its head is ours. Raises UserError for another."""
-    file = folder / FILE
-    head = file.read_text(encoding="utf-8", errors="replace")[:1000] if file.is_file() else ""
-    if 'content="eval.py page"' not in head:
-        kit.ownership.own(folder, FILE)
+    return filled(f"{saved.get('method', 'run')}: {folder.resolve().name}", about, parts)
 
 
 def main(words: list[str]) -> int:
     """`eval.py page`. Raises UserError."""
     shown = {"run", "maps", "device", "dtype"}
     given = parse_options(words, PageConfig, __doc__, shown, prog="eval.py page")
+    if len(given["run"]) == 1 and compare_page.is_comparison(Path(given["run"][0])):
+        compare_page.write_page(Path(given["run"][0]))
+        return 0
     folder = only_run_of(given["run"], "page")
     own_page(folder)
     cfg, saved = localise.config_of(folder, given, PageConfig), read_options(folder)
     file = folder / "revisions.jsonl"
     records = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     answers = scored_firsts(folder, cfg, records, cfg.maps)
-    text = page_of(folder, saved, records, answers)
-    kit.files.replace_file(folder / FILE, lambda p: p.write_text(text, encoding="utf-8"))
-    print(f"page: {folder / FILE}")
+    write(folder, page_of(folder, saved, records, answers))
     return 0

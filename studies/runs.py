@@ -1,6 +1,7 @@
 """What a run's folder says: its options, results and log."""
 
 import json
+import re
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -122,6 +123,12 @@ def own_folder(out: Path, study: str, *files: str) -> None:
         raise UserError(f"--out {out} holds a run, not a comparison: give another --out")
     ownership.marker["options"] = mark
     ownership.claim(*files)
+
+
+def folder_of_row(out: Path, row: str, budget: int, seed: int) -> Path:
+    """Where a comparison in the folder `out` has a run of one of its rows."""
+    name = re.sub("[^a-z0-9]+", "-", row.lower()).strip("-")
+    return out / "runs" / f"{name}-{budget}-{seed}"
 
 
 def only_run_of(folders: list[str], verb: str) -> Path:

@@ -151,7 +151,9 @@ def backward_variant(run, student, teacher, samples: list[dict]) -> float:
                 teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
             return loss_of_tokens(run.cfg, logits, teacher_logits, targets[part])
 
-        return kit.losses.token_loss(student, hidden, loss_fn)[0] / normaliser
+        loss, values = kit.losses.token_loss(student, hidden, loss_fn)
+        kit.disagreement.note(in_pass, values.abs(), student, hidden)  # for people
+        return loss / normaliser
 
     lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
     return sdzero.accumulate(run, student, lengths, loss_of)

@@ -7,7 +7,7 @@ from toys import small
 
 import kit
 import sdzero
-from kit.alarms import Alarms, about_template
+from kit.alarms import Alarms
 
 
 def step(phase="distil", **values):
@@ -70,6 +70,61 @@ def test_length_that_falls_for_twenty_steps(said):
     assert said() == []
 
 
+def test_entropy_near_0(said):
+    alarms = Alarms()
+    for _ in range(19):
+        alarms.look_at(step(entropy=0.0005))
+    assert said() == []
+    for _ in range(30):
+        alarms.look_at(step(entropy=0.0005))
+    (line,) = said()
+    assert "entropy" in line and "--distil-temperature" in line
+    alarms = Alarms()
+    for i in range(60):  # one sure step is none; and grpo has no such number
+        alarms.look_at(step(entropy=0.0 if i % 20 == 0 else 0.002))
+        alarms.look_at(step("grpo"))
+    assert said() == []
+
+
+@pytest.mark.parametrize(
+    "name, thinks",
+    [
+        ("Qwen/Qwen3-4B-Thinking-2507", True),
+        ("allenai/Olmo-3-7B-Think", True),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", True),
+        ("Qwen/QwQ-32B", True),
+        ("microsoft/Phi-4-mini-reasoning", True),
+        ("openai/gpt-oss-20b", True),
+        ("Qwen/Qwen3-4B-Instruct", False),
+        ("allenai/Olmo-3-7B-Instruct", False),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", False),
+        ("out/thinking-about-it/srt", False),
+    ],
+)
+def test_models_that_think_by_their_name(said, name, thinks):
+    alarms = Alarms()
+    for _ in range(2):
+        alarms.look_at_options(sdzero.make_config(model=name))
+    lines = said()
+    assert len(lines) == thinks and all("Table 14" in line for line in lines)
+
+
+def test_models_that_think_by_their_answers(said):
+    def answers(*texts):
+        return [{"text": text} for text in texts]
+
+    alarms = Alarms()
+    alarms.look_at_answers(answers(*["4"] * 19, "<think>\n4"))
+    assert said() == []
+    for _ in range(2):
+        alarms.look_at_answers(answers("so 4.</think> 4", "4", "<think>hm"))
+    (line,) = said()
+    assert "67 %" in line and "instruct" in line
+    # one line about it, whichever way it shows first
+    alarms.look_at_options(sdzero.make_config(model="a/b-thinking"))
+    assert said() == []
+
+
 def test_a_base_that_never_revises(said):
     alarms = Alarms()
     for name, rate in (("base", 0.1), ("base", None), ("srt", 0.0), ("base", 0.0), ("base", 0.0)):
@@ -96,21 +151,31 @@ def tokenizer_with(system: bool, think: str = ""):
 
 
 def test_templates_that_drop_the_system_message_or_think(said, tokenizer):
-    about_template(tokenizer, small())
-    about_template(tokenizer_with(True), small(system="Be brief."))
-    about_template(tokenizer_with(False), small())
+    Alarms().look_at_template(tokenizer, small())
+    Alarms().look_at_template(tokenizer_with(True), small(system="Be brief."))
+    Alarms().look_at_template(tokenizer_with(False), small())
     assert said() == []
-    about_template(tokenizer_with(False), small(system="Be brief."))
-    about_template(tokenizer_with(True, "<think>\n"), small())
-    about_template(tokenizer_with(True, "<think>\n\n</think>\n"), small())
+    Alarms().look_at_template(tokenizer_with(False), small(system="Be brief."))
+    Alarms().look_at_template(tokenizer_with(True, "<think>\n"), small())
+    Alarms().look_at_template(tokenizer_with(True, "<think>\n\n</think>\n"), small())
     dropped, opened, empty = said()
     assert "--instruction" in dropped and "open <think>" in opened and "empty" in empty
 
 
+def test_a_healthy_run_says_none(coin, checkpoint, tmp_path, said):
+    """But of learning rates: those of the tests are not the recipe's."""
+    from toys import train
+
+    train(small(checkpoint, out=str(tmp_path / "run"), max_tokens=40))
+    assert [line for line in said() if "learning" not in line and "recipe" not in line] == []
+
+
 def test_a_run_says_them_as_it_logs(run_of, said):
     run = run_of(small())
-    run.folder.keeps_time(small(srt_lr=1.0))
+    run.folder.belongs_to(small(srt_lr=1.0))
     run.folder.log("init", 0, reward=0.0, length=5.0, truncated=0.0)
     run.folder.keep_result("base", {"correction_rate": 0.0}, 0)
-    assert len(said()) >= 3
+    sample = {"text": "<think>", "reward": 1.0, "ids": [1], "finished": True}
+    run.folder.count([sample])
+    assert len(said()) >= 4
     assert set(kit.run_folder.MEASURED) <= {"seconds", "tokens_per_second", "memory", "left"}

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
+import warm
 from toys import HERE, message_of
 from transformers import AutoModelForCausalLM
 
@@ -58,9 +57,8 @@ def test_bench_runs_as_a_module_and_as_a_file(words, tmp_path):
     """As a file from any folder; where a module named like one of the studies is meant, it is not
     the one beside it."""
     where = HERE if "-m" in words else tmp_path
-    command = [sys.executable, *words, "kl-once", "chunked", "--tokens", "16"]
-    command += ["--vocabulary", "50", "--hidden", "8"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=where)
+    words = [*words, "kl-once", "chunked", "--tokens", "16", "--vocabulary", "50", "--hidden", "8"]
+    done = warm.python(*words, cwd=where)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["loss"] > 0
 

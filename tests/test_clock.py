@@ -122,7 +122,7 @@ def walk(folder, model, steps, each=lambda: None) -> list[int]:
 
 def test_states_are_saved_by_time_too(tmp_path, now):
     folder = new_folder(tmp_path / "run", save_every=5)
-    folder.keeps_time(replace(Config(), save_minutes=2.0))
+    folder.belongs_to(replace(Config(), save_minutes=2.0))
     # 50 s a step: two minutes are over after three of them, or five steps
     assert walk(folder, random_model(), 9, lambda: now(50)) == [3, 5, 8, 9]
 

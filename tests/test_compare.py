@@ -77,6 +77,8 @@ def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, sta
     assert lead["mean"] == pytest.approx(ours["accuracy"]["mean"] - sft["accuracy"]["mean"])
     assert SFT in printed and "[12/12]" in printed
     assert (out / "curve.png").stat().st_size > 10_000
+    page = (out / "page.html").read_text()
+    assert SFT in page and page.count("python sdzero.py") == 2 and f"page: {out}" in printed
 
     before = snapshot(out / "runs")
     assert compared(out, *words) == 0  # finished runs are kept

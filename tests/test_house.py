@@ -1,8 +1,10 @@
 """The house: imports go down only, sdzero.py shows the method, and a fork needs what it says."""
 
 import ast
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,10 @@ DOWN = {
     "studies": {"baselines", "sdzero", "kit", "verify"},
     "eval": {"studies", "baselines", "sdzero", "kit", "verify"},
 }
+
+
+# the inline metadata of a script (PEP 723), with the line above that says what it is
+METADATA = re.compile(r"\n# What `uv run [\w.]+` installs.*\n# /// script\n((?:#.*\n)*?)# ///\n")
 
 
 def part_of(file: Path) -> str:
@@ -94,9 +100,25 @@ def test_the_top_level_is_what_a_newcomer_reads():
     assert {"sdzero.py", "README.md", "LICENSE"} <= set(top) and len(top) <= 11, top
 
 
+@pytest.mark.parametrize("name", ["sdzero.py", "baselines.py", "eval.py", "verify.py"])
+def test_a_script_brings_what_it_needs(name):
+    """Its inline metadata allows what requirements.txt pins, and leaves out nothing of it."""
+    specifiers = pytest.importorskip("packaging.specifiers")
+    (block,) = METADATA.findall((ROOT / name).read_text())
+    metadata = tomllib.loads("".join(line[2:] for line in block.splitlines(True)))
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split())
+    bounds = dict(re.match(r"([\w-]+)(.*)", d).groups() for d in metadata["dependencies"])
+    assert bounds.keys() == ({"math-verify"} if name == "verify.py" else pins.keys())
+    for package, bound in bounds.items():
+        assert bound.startswith(">=") and specifiers.SpecifierSet(bound).contains(pins[package])
+    target = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["target-version"]
+    lowest = metadata["requires-python"].removeprefix(">=")
+    assert target == "py" + lowest.replace(".", "")
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_file_is_longer_than_one_reads(file):
-    lines = file.read_text().splitlines()
+    lines = METADATA.sub("", file.read_text()).splitlines()  # it is no line of the method
     assert len(lines) <= (1050 if file.name == "sdzero.py" else 500)
     assert max(map(len, lines), default=0) <= 100
     assert not lines or ast.get_docstring(ast.parse("\n".join(lines)))

@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM
 import kit
 import sdzero
 from baselines import make_baseline_config
+from kit.errors import UserError
 from kit.files import save_checkpoint
 from kit.loading import load_model
 from kit.presets import TINY, is_tiny
@@ -194,3 +197,83 @@ def test_the_tiny_family_stays_on_one_thread_of_the_cpu(monkeypatch, checkpoint)
     assert threads == [1] and torch.get_num_threads() == own
     assert kit.loading.device_of(make_config(model=checkpoint)).startswith("cuda")
     assert kit.loading.device_of(make_config(device="cuda")).startswith("cuda")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "do_sample": True, "eos_token_id": [2, 9]},
+        {"temperature": 0.6, "suppress_tokens": [5], "eos_token_id": 2},  # which trainers warn of
+        None,
+    ],
+)
+def test_a_checkpoint_has_the_generation_config_of_its_base(own, run_of, checkpoint, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(checkpoint, base)
+    file = base / "generation_config.json"
+    file.write_text(json.dumps(own)) if own else file.unlink()
+    run = run_of(small(str(base)))
+    model = kit.loading.load_model(run.cfg)
+    sdzero.generate(run, model, [[5, 6, 7]], seed=0)  # at settings of its own
+    run.folder.checkpoint("srt", run.tokenizer, model)
+    saved = json.loads((tmp_path / "run" / "srt" / "generation_config.json").read_text())
+    if own:
+        assert {**saved, **own} == saved and set(saved) == {*own, "transformers_version"}
+    else:  # what a reader of config.json alone finds, and nothing that says how to sample
+        assert saved.pop("_from_model_config") and saved["eos_token_id"] == END_IDS
+        assert not set(saved) & {"temperature", "top_p", "top_k", "do_sample"}
+    again = kit.loading.load_model(replace(run.cfg, model=str(tmp_path / "run" / "srt")))
+    assert kit.loading.end_token_ids(run.tokenizer, again) == kit.loading.end_token_ids(
+        run.tokenizer, model
+    )
+
+
+# --------------------------------------------------------------------------------------------------
+# Apple's GPU, as far as a CPU can play it
+# --------------------------------------------------------------------------------------------------
+def test_mps_is_used_where_it_is_asked_for_and_there(monkeypatch):
+    cfg = sdzero.Config(model="some/model", device="mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device mps: .* use --device cpu"):
+        kit.loading.device_of(cfg)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert kit.loading.device_of(cfg) == "mps"
+    assert kit.loading.device_of(replace(cfg, device="auto")) == "cpu"  # it was never run there
+    assert kit.gpu.prepare("mps") is False
+    assert kit.memory_plan.fill_in(cfg, "mps") is cfg  # nothing asks a card for its memory
+    released = []
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: released.append(1))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    kit.gpu.release()
+    assert released == [1]
+
+
+def test_mps_gets_float32_unless_told_otherwise(monkeypatch, checkpoint):
+    monkeypatch.setattr(kit.loading, "device_of", lambda cfg: "mps")
+    monkeypatch.setattr(Qwen3ForCausalLM, "to", lambda self, device: self)
+    assert load_model(small(checkpoint)).dtype == torch.float32
+    assert load_model(small(checkpoint, dtype="bfloat16")).dtype == torch.bfloat16
+
+
+def test_a_step_does_without_float64_where_there_is_none(monkeypatch, run_of, checkpoint):
+    class OnApple:
+        device = torch.device("mps")
+
+        def float(self):
+            return "float32"
+
+    assert kit.losses.precise(OnApple()) == "float32"
+    assert kit.losses.precise(torch.ones(())).dtype == torch.float64
+    monkeypatch.setattr(kit.losses, "precise", lambda loss: loss.float())
+
+    def refuse(*_):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    monkeypatch.setattr(torch.Tensor, "double", refuse)
+    run = run_of(small(checkpoint, distil_steps=2))
+    model = load_model(run.cfg)
+    sdzero.distil(run, model)
+    rows = [[sdzero.Row([5, 6, 7, 8], [2])]] * 4
+    sdzero.fine_tune(run, model, rows, "srt", sdzero.Training(1, 2, 1e-3, 0.0, 0.95))
+    lines = lines_of(run.folder.path / "metrics.jsonl")
+    assert [line["phase"] for line in lines] == ["distil"] * 2 + ["srt"] * 2

@@ -155,11 +155,12 @@ def test_the_plan_counts_the_states_as_they_are():
     assert rough["phase 2: training"]["moments"] == 4e9
 
 
-def on_a_card_of(monkeypatch, size, host=256):
+def on_a_card_of(monkeypatch, size, host=256, capability=(9, 0)):
     """As if a GPU had this many GB, a tenth of them taken by somebody else."""
     memory = (size * 1e9, size * 1e9 / 0.9)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: memory)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Card 1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(memory_plan, "ram_bytes", lambda: host * 1e9)
 
 
@@ -196,6 +197,28 @@ def test_the_bare_command_starts(monkeypatch, capsys, size, model, way):
     assert f"{size} GB that are free" in out and "two states" in out
     assert "of the longest" in out and "(computed)" in out
     assert ("the host keeps" in out) == (way == "--offload")
+
+
+def test_a_card_without_bfloat16_gets_float32(monkeypatch, capsys, checkpoint):
+    """A T4, of which torch.cuda.is_bf16_supported() says yes: it emulates."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    on_a_card_of(monkeypatch, 16, capability=(7, 5))
+    cfg = bare("Qwen/Qwen3-0.6B", lora=16, max_tokens=2048)
+    filled = memory_plan.fill_in(cfg, "cuda")
+    said = [line for line in capsys.readouterr().out.splitlines() if "bfloat16" in line]
+    assert filled.dtype == "float32" and len(said) == 1 and "--dtype float32" in said[0]
+    s = sizes.sizes(sizes.read_config(cfg.model))
+    assert memory_plan.memory(s, filled)["phase 2: training"]["weights"] == 4 * s.parameters
+    given = memory_plan.fill_in(replace(cfg, dtype="bfloat16"), "cuda")
+    assert given.dtype == "bfloat16" and "no bfloat16" not in capsys.readouterr().out
+
+    # a model that is loaded without the plan, as localise loads the others, is the same
+    monkeypatch.setattr(kit.loading, "device_of", lambda cfg: "cuda:0")
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)
+    assert kit.loading.load_model(Config(model=checkpoint)).dtype == torch.float32
+    on_a_card_of(monkeypatch, 16, capability=(8, 0))
+    assert kit.loading.load_model(Config(model=checkpoint)).dtype == torch.bfloat16
+    assert memory_plan.fill_in(cfg, "cuda").dtype == "auto"
 
 
 def test_the_longest_rows_are_those_of_each_phase():
@@ -320,7 +343,7 @@ def test_activations_are_what_autograd_keeps(kind, dtype):
         return t
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        sdzero.response_hidden(model, [[5] * 10] * 4, [[6] * 191] * 4)
+        sdzero.response_hidden(model, [[5 + row] * 10 for row in range(4)], [[6] * 191] * 4)
     bytes_kept = sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own)
     planned = memory_plan.layer_activations(sizes.sizes(config), dtype.itemsize)
     assert planned == pytest.approx(bytes_kept / 800 / 3, rel=0.15)

@@ -1,4 +1,4 @@
-"""verify on a machine that is not Linux: what only Linux has is taken away, here and in workers."""
+"""A machine that is not Linux: what only Linux has is taken away, here and in workers."""
 
 import os
 import subprocess
@@ -7,11 +7,14 @@ import sys
 import pytest
 from corpora import ROOT
 
-# Read by every interpreter at its start. What the standard library needs of the names is imported
+# Read by every interpreter at its start, but where LATER is set: torch's own libraries are those of
+# the real system. What the standard library needs of the names is imported
 # before they go.
 WITHOUT_LINUX = """
 import ctypes, logging, os, random, select, signal, subprocess, sys, tempfile, threading
 import concurrent.futures.thread, multiprocessing.util
+if os.environ.pop("LATER", None):
+    raise ImportError("what follows is for later")
 
 def absent(*args, **options):
     raise TypeError("there is no such library here")
@@ -40,11 +43,10 @@ def elsewhere(request, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(prelude)
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
-    def run(source):
+    def run(source, **variables):
         command = [sys.executable, "-c", source]
-        return subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
-        )
+        how = dict(cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env={**environment, **variables}, **how)
 
     return run
 
@@ -88,3 +90,34 @@ for unsafe in (False, True):
     assert lines[0] == "0.0" and len(lines) == 3, done.stderr
     assert lines[1] == lines[2] and "needs Linux" in lines[1]
     assert done.stderr.strip() == "verify.py: RuntimeError: " + lines[1]
+
+
+def test_a_console_that_lacks_a_character_ends_nothing(elsewhere):
+    source = r"""
+from kit.errors import exit_code
+exit_code("sdzero", lambda: print("a \u2713 and \u6570"))
+"""
+    done = elsewhere(source, PYTHONIOENCODING="cp1252", PYTHONUTF8="0")
+    assert done.stdout == "a \\u2713 and \\u6570\n", done.stderr
+
+
+WHOLE_RUN = r"""
+import sys
+sys.modules["matplotlib"] = None  # without it a run has no figure
+import torch, transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.qwen3 import modeling_qwen3
+from safetensors import torch as _
+exec(open("sitecustomize.py").read())
+import sdzero
+few = "--no-phase1 --digits 2 --distil-questions 4 --eval-questions 2 --eval-samples 1"
+sys.exit(sdzero.main([*few.split(), *"--max-tokens 40 --out run".split()]))
+"""
+
+
+@pytest.mark.parametrize("elsewhere", ["win32"], indirect=True)
+def test_a_whole_run(elsewhere, tmp_path):
+    done = elsewhere(WHOLE_RUN, LATER="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "sdzero" / "model.safetensors").is_file()
+    assert "net correction" in done.stdout

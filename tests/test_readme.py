@@ -52,7 +52,8 @@ def test_options_that_are_named_exist():
         "dist",
         "check",
         "help",
-    }  # of pip, torchrun, pytest, ruff
+        "logdir",
+    }  # of pip, torchrun, pytest, ruff, tensorboard
     for page in PAGES:
         for option in set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", page.read_text("utf-8"))):
             name = option.removeprefix("no-").replace("-", "_")
