@@ -1,5 +1,7 @@
 """A model and its tokenizer: loading them, what ends a response, and what identifies them."""
 
+import copy
+import functools
 import hashlib
 import json
 import os
@@ -63,13 +65,7 @@ def source_of(model: str) -> tuple[str, dict]:
 
 def load_tokenizer(cfg):
     """The tokenizer of cfg.model, with cfg.chat_template. Raises UserError where it has none."""
-    import transformers
-
-    name, source = source_of(cfg.model)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **source)
-    except (OSError, ValueError) as e:
-        raise cannot_load(cfg.model, e) from e
+    tokenizer = copy.deepcopy(read_by("AutoTokenizer", cfg.model))
     whose = f"--chat-template {cfg.chat_template}" if cfg.chat_template else f"of {cfg.model}"
     if cfg.chat_template == "plain":
         tokenizer.chat_template = plain_template(tokenizer)
@@ -93,6 +89,28 @@ def load_tokenizer(cfg):
     if why:
         raise UserError(f"the chat template {whose} cannot be used: {why}")
     return tokenizer
+
+
+def read_by(auto: str, model: str):
+    """What one of transformers' Auto classes reads of a model. Raises UserError."""
+    import transformers
+
+    name, source = source_of(model)
+    try:
+        if source:
+            file = Path(name) / source["gguf_file"]
+            return read_gguf(auto, name, source["gguf_file"], file.stat().st_mtime_ns)
+        return getattr(transformers, auto).from_pretrained(name)
+    except (OSError, ValueError) as e:
+        raise cannot_load(model, e) from e
+
+
+@functools.lru_cache(maxsize=4)
+def read_gguf(auto: str, folder: str, file: str, changed: int):
+    """As read_by(): transformers needs ten seconds to look through such a file, so once."""
+    import transformers
+
+    return getattr(transformers, auto).from_pretrained(folder, gguf_file=file)
 
 
 def plain_template(tokenizer) -> str:
@@ -136,10 +154,11 @@ def load_model(cfg):
     import transformers
 
     name, source = source_of(cfg.model)
+    config = {"config": copy.deepcopy(read_by("AutoConfig", cfg.model))} if source else {}
     try:
         # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **source
+            name, dtype=torch.float32, **source, **config
         )
     except (OSError, ValueError) as e:
         raise cannot_load(cfg.model, e) from e
@@ -232,13 +251,7 @@ def end_token_ids(tokenizer, model) -> list[int]:
 
 def model_type(model: str) -> str:
     """The architecture that a model's config.json names. Raises UserError."""
-    import transformers
-
-    name, source = source_of(model)
-    try:
-        return transformers.AutoConfig.from_pretrained(name, **source).model_type
-    except (OSError, ValueError) as e:
-        raise cannot_load(model, e) from e
+    return read_by("AutoConfig", model).model_type
 
 
 def digest(data) -> str:

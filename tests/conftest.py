@@ -3,9 +3,15 @@
 torch is imported where a fixture needs it: the tests of the rewards do without.
 """
 
+import os
+
 import pytest
 
 import verify
+
+# One thread each: the workers of -n 2 have a core each, and threads that wait for their turn there
+# take half as long again. Read by torch when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Files that take longest are begun first: with two workers (-n 2 --dist loadfile) a long one that
 # is begun last leaves the other worker idle.
