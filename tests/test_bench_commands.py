@@ -21,7 +21,12 @@ def last_line(capsys) -> dict:
 # --------------------------------------------------------------------------------------------------
 # bench
 # --------------------------------------------------------------------------------------------------
-def test_kl_benchmark_reports_what_it_promises(tmp_path):
+def test_kl_benchmark_reports_what_it_promises(tmp_path, monkeypatch):
+    def in_a_process(*words):
+        done = warm.python(bench.__file__, *words, cwd=tmp_path)
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    monkeypatch.setattr(bench, "in_fresh_process", in_a_process)
     sizes = ["--tokens", "256", "--vocabulary", "40000", "--hidden", "64", "--repeats", "1"]
     assert bench.main(["kl", *sizes, "--json", str(tmp_path / "kl.json")]) == 0
     report = json.loads((tmp_path / "kl.json").read_text())

@@ -16,7 +16,7 @@ import sdzero
 def test_the_command_of_the_readme(tmp_path, capsys):
     """The embedded model with few questions."""
     out = tmp_path / "run"
-    options = "--samples 480 --eval-questions 20 --eval-samples 2 --srt-epochs 4"
+    options = "--samples 480 --eval-questions 20 --eval-samples 2 --srt-epochs 2"
     assert sdzero.main([*options.split(), "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
@@ -48,7 +48,7 @@ def smollm2_run(tmp_path_factory):
     for _ in range(24):
         numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
         rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
-    options = """--max-tokens 14 --srt-questions 7 --distil-questions 2 --eval-questions 1
+    options = """--max-tokens 10 --srt-questions 7 --distil-questions 2 --eval-questions 1
         --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 2
         --distil-lr 2e-5 --warmup-steps 1"""
     data = write_lines(folder / "max3.jsonl", rows)

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+import warm
 from toys import (
     HERE,
     CoinGrader,
@@ -27,12 +28,12 @@ import kit
 import sdzero
 from kit.errors import UserError
 
-TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-# one start of two processes, which takes most of the time, for all tests
+# one start of two processes for all tests; torchrun itself starts those of `bench.py gpu`
 TWO_RANKS = """
 import sys
 sys.path[:0] = {paths!r}
 import torch
+import warm
 import sdzero, test_ranks
 from kit import ranks
 ranks.start("cpu")
@@ -63,11 +64,9 @@ def two_ranks(tmp_path_factory, checkpoint):
     script.write_text(
         TWO_RANKS.format(paths=paths, budgets=BUDGETS, out=out, checkpoint=checkpoint)
     )
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *TORCHRUN, str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=env, cwd=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout, folder
+    both = warm.two_ranks(script, cwd=folder)
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr[-2000:]
+    return both[0].stdout + both[1].stdout, folder
 
 
 def losses_and_gradients(budget):

@@ -1,7 +1,5 @@
 """--shard: two ranks (torchrun, gloo) that share out states end as one process does."""
 
-import os
-
 import pytest
 import torch
 import warm
@@ -93,18 +91,6 @@ def on_this_rank(folder) -> dict:
     return found
 
 
-def rank_of_two(rank: int) -> dict:
-    """What torchrun tells a rank."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(29000 + os.getpid() % 900),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
 def state_of(folder) -> dict:
     return torch.load(folder / "state" / "latest.pt")
 
@@ -116,7 +102,7 @@ def test_two_ranks_with_half_the_states_each_end_as_one_process(tmp_path):
         train(tmp_path / f"one-{kind}", kind, shard=False)
     script, paths = tmp_path / "two.py", [str(HERE), str(HERE / "tests")]
     script.write_text(SCRIPT.format(paths=paths, folder=str(tmp_path)))
-    for done in warm.pythons([script], cwd=HERE, envs=[rank_of_two(r) for r in range(2)]):
+    for done in warm.two_ranks(script, cwd=HERE):
         assert done.returncode == 0, done.stderr[-2000:]
     ranks = [torch.load(tmp_path / f"rank{r}") for r in range(2)]
     n = sum(p.numel() for p in random_model().parameters())

@@ -50,6 +50,14 @@ def pythons(words, cwd, envs: list[dict], timeout=240) -> list[subprocess.Comple
     return ended
 
 
+def two_ranks(*words, cwd) -> list[subprocess.CompletedProcess]:
+    """The same command as both of two ranks, told what torchrun tells them."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    common["MASTER_PORT"] = str(29000 + os.getpid() % 900)
+    envs = [{**common, "RANK": rank, "LOCAL_RANK": rank} for rank in "01"]
+    return pythons(words, cwd, envs)
+
+
 def be_python(words: list, cwd: str, environment: dict, files: list) -> None:
     """Do in this process what `python *words` would do in a new one, and end it."""
     for number, file in enumerate(files, 1):
