@@ -701,10 +701,13 @@ def srt_records(run: Run, model) -> list[dict]:
         "which correct a wrong answer"
     )
     if not kept:
+        cut_off = (
+            f" {counts.get('truncated', 0)} were cut off at --max-tokens {run.cfg.max_tokens}."
+        )
         raise UserError(
-            f"none of {len(records)} revisions was verified, so there is nothing to train on. Ask "
-            "easier questions, sample more (--srt-questions, --revisions), or start from a "
-            "stronger model."
+            f"none of {len(records)} revisions was verified, so there is nothing to train on."
+            f"{cut_off if 'truncated' in counts else ''} Ask easier questions, sample more "
+            "(--srt-questions, --revisions), or start from a stronger model."
         )
     shown = min(kept, key=lambda r: r["init_reward"])
     texts = shown["init_text"], shown["control_phrase"], shown["revised_text"]

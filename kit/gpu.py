@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,14 @@ def has_bfloat16(device: str) -> bool:
     of cards before Ampere too (T4, V100), which only emulate it, slowly."""
     device = torch.device(device)
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices itself; elsewhere they are slower than fp32's.
+    True where the system does not say."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text() if file.exists() else "amx_bf16"
+    return any(flag in text for flag in ("avx512_bf16", "amx_bf16", " bf16"))
 
 
 def weights_are_low(cfg, device: str) -> bool:

@@ -170,6 +170,8 @@ def load_model(cfg):
     switch_dropout_off(model)
     check_head(model)
     low = gpu.weights_are_low(cfg, device)
+    if low and device == "cpu" and not gpu.cpu_has_bfloat16():
+        print("warning: this CPU emulates bfloat16, about four times slower than --dtype float32")
     if cfg.lora:
         add_adapters(model, cfg.lora, cfg.seed, torch.bfloat16 if low else torch.float32)
     elif low:

@@ -58,14 +58,6 @@ def reset_peak() -> int:
     return resident()
 
 
-def fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 matrices itself; elsewhere they are slower than
-    fp32's."""
-    file = Path("/proc/cpuinfo")
-    text = file.read_text() if file.exists() else ""
-    return any(flag in text for flag in ("avx512_bf16", "amx_bf16"))
-
-
 def in_fresh_process(*words) -> dict:
     """Run this file with these words; the last line that it prints is its result."""
     command = [sys.executable, str(Path(__file__).resolve()), *map(str, words)]
@@ -387,7 +379,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=5)
     fewer = "fewer rows than the benchmark's, for a quick look"
     p.add_argument("--rows", type=int, default=len(RESPONSES), help=fewer)
-    usual = "bfloat16" if fast_bfloat16() else "float32"
+    usual = "bfloat16" if kit.gpu.cpu_has_bfloat16() else "float32"
     p.add_argument("--dtype", default=usual, choices=["float32", "bfloat16"])
     p.add_argument("--moments", default="bfloat16", choices=["float32", "bfloat16"])
     p.add_argument("--gradient-checkpointing", action="store_true")

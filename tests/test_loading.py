@@ -277,3 +277,13 @@ def test_a_step_does_without_float64_where_there_is_none(monkeypatch, run_of, ch
     sdzero.fine_tune(run, model, rows, "srt", sdzero.Training(1, 2, 1e-3, 0.0, 0.95))
     lines = lines_of(run.folder.path / "metrics.jsonl")
     assert [line["phase"] for line in lines] == ["distil"] * 2 + ["srt"] * 2
+
+
+@pytest.mark.parametrize("flags, emulates", [("avx2 fma", True), ("avx512_bf16 avx2", False)])
+def test_a_cpu_that_emulates_bfloat16_is_said(flags, emulates, checkpoint, monkeypatch, capsys):
+    file = type("File", (), {"exists": lambda self: True, "read_text": lambda self: flags})
+    monkeypatch.setattr(kit.gpu, "Path", lambda name: file())
+    load_model(make_config(model=checkpoint, dtype="bfloat16", device="cpu"))
+    assert ("emulates bfloat16" in capsys.readouterr().out) == emulates
+    load_model(make_config(model=checkpoint, dtype="float32", device="cpu"))
+    assert "emulates" not in capsys.readouterr().out

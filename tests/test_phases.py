@@ -109,6 +109,14 @@ def test_phase_1_without_a_verified_revision_says_so(run_of, model):
         sdzero.srt(run_of(small(), FixedGrader(0.0)), model)
 
 
+def test_revisions_that_were_all_cut_off_are_said_to_be(run_of, model):
+    run = run_of(small(max_tokens=1, srt_questions=4, revisions=1), FixedGrader(0.0))
+    with pytest.raises(
+        UserError, match=r"revisions was verified.* were cut off at --max-tokens 1\."
+    ):
+        sdzero.srt(run, model)
+
+
 # --------------------------------------------------------------------------------------------------
 # The optimiser's step
 # --------------------------------------------------------------------------------------------------
