@@ -263,9 +263,7 @@ def sdft_prompt(question: dict, shown: str = "demonstration"):
         right = question["answer"]
         right = right if isinstance(right, str) else "what passes its tests"
         hint = f"\n\nThe final answer is {right}. Now work it out in your own words."
-    prompt = question["prompt"]
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    *earlier, last = messages
+    *earlier, last = kit.questions.as_turns(question["prompt"])
     return [*earlier, {**last, "content": last["content"] + hint}]
 
 

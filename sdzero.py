@@ -262,7 +262,7 @@ def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
 
 def chat_ids(tokenizer, prompt) -> list[int]:
     """chat(x): the ids of the user's turn, or of several turns, up to where the answer begins."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    messages = kit.questions.as_turns(prompt)  # [{"role": "user", "content": prompt}]
     how = {"add_generation_prompt": True, "return_dict": False, "enable_thinking": False}
     return list(tokenizer.apply_chat_template(messages, **how))
 
@@ -701,12 +701,11 @@ def srt_records(run: Run, model) -> list[dict]:
         "which correct a wrong answer"
     )
     if not kept:
-        cut_off = (
-            f" {counts.get('truncated', 0)} were cut off at --max-tokens {run.cfg.max_tokens}."
-        )
+        n = counts.get("truncated")
+        cut_off = f" {n} were cut off at --max-tokens {run.cfg.max_tokens}." if n else ""
         raise UserError(
             f"none of {len(records)} revisions was verified, so there is nothing to train on."
-            f"{cut_off if 'truncated' in counts else ''} Ask easier questions, sample more "
+            f"{cut_off} Ask easier questions, sample more "
             "(--srt-questions, --revisions), or start from a stronger model."
         )
     shown = min(kept, key=lambda r: r["init_reward"])
@@ -755,14 +754,19 @@ def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
 # --------------------------------------------------------------------------------------------------
 # Phase 2: on-policy self-distillation (Sec. 2.2)
 # --------------------------------------------------------------------------------------------------
-def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
+def backward_kl(run: Run, student, teacher, samples: list[dict], loss_of_pass=None) -> float:
     """Add the gradient of Eq. 4, averaged over the samples, to the student's (with --reduction mean
     over all their tokens); returns that loss.
 
     Student and teacher read the same y behind different contexts: a sample's "context" and its
     "teacher_context", which distil() adds. All tokens of y are scored, the end token among them; a
-    truncated y is scored too, but has no end token.
+    truncated y is scored too, but has no end token. Another loss can stand in the place of Eq. 4's:
+    loss_of_pass(samples of a pass, hidden (N, H), teacher_hidden (N, H)) -> (sum, values (N,)).
     """
+
+    def divergence(in_pass, hidden, teacher_hidden):
+        return distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+
     tokens = sum(len(s["ids"]) for s in samples)
     normaliser = len(samples) if run.cfg.reduction == "sum" else tokens
 
@@ -773,7 +777,7 @@ def backward_kl(run: Run, student, teacher, samples: list[dict]) -> float:
             contexts = [s["teacher_context"] for s in in_pass]
             teacher_hidden = response_hidden(teacher, contexts, responses)  # (N, H)
         hidden = response_hidden(student, [s["context"] for s in in_pass], responses)  # (N, H)
-        loss, values = distillation_loss(student, hidden, teacher, teacher_hidden, run.cfg)
+        loss, values = (loss_of_pass or divergence)(in_pass, hidden, teacher_hidden)
         kit.disagreement.note(in_pass, values, student, hidden)  # for people; trains nothing
         return loss / normaliser
 

@@ -93,7 +93,7 @@ class Alarms:
     def look_at_answers(self, samples: list[dict]) -> None:
         """Answers that were sampled for training: do they think first?"""
         # a prompt may have opened it already
-        share = mean_of([{"thinks": "think>" in s.get("text", "")} for s in samples], "thinks")
+        share = sum("think>" in s.get("text", "") for s in samples) / len(samples)
         if share > THINKING:
             self.say(
                 "thinking",

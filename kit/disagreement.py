@@ -6,6 +6,7 @@ import torch
 
 from kit import ranks, shades
 from kit.losses import head_of, logits_of
+from kit.questions import question_in
 from kit.tokens import texts_of
 
 MEASURED = 64  # tokens of a pass whose entropy is measured: next to nothing beside its loss
@@ -15,12 +16,12 @@ MARKED = 5  # tokens, where there are no colours
 
 @torch.no_grad()
 def note(samples: list[dict], values, student, hidden) -> None:
-    """Keep, beside a pass's samples, each token's "divergence" values (N,), and the "entropy" of
-    the student's next-token distribution at up to MEASURED of them, evenly spaced.
+    """Keep, beside a pass's samples, each token's "divergence", the size of its value (N,), and the
+    "entropy" of the student's next-token distribution at up to MEASURED of them, evenly spaced.
 
     hidden (N, H): the student's hidden states that predict the N tokens.
     """
-    for sample, part in zip(samples, values.split([len(s["ids"]) for s in samples])):
+    for sample, part in zip(samples, values.abs().split([len(s["ids"]) for s in samples])):
         sample["divergence"] = part
     every = -(-len(hidden) // MEASURED)
     log_p = torch.log_softmax(logits_of(hidden.detach()[::every], head_of(student)), -1)  # (n, V)
@@ -44,8 +45,7 @@ def answer(tokenizer, step: int, sample: dict) -> str:
     """The question, the answer with its tokens coloured, or the MARKED highest in [[ ]], and a line
     about it."""
     values, tokens = sample["divergence"].tolist(), texts_of(tokenizer, sample["ids"])
-    question = sample["question"]["prompt"]
-    question = question if isinstance(question, str) else question[-1]["content"]
+    question = question_in(sample["question"]["prompt"])
     peak = max(range(len(values)), key=values.__getitem__)
     first = max(0, min(peak - SHOWN // 2, len(values) - SHOWN))
     last = min(first + SHOWN, len(values))

@@ -20,9 +20,7 @@ INSTRUCTIONS = (
 
 def words_of(question: dict, instruction: str = "") -> list[str]:
     """The words of a question, without its instruction, or the one that is given."""
-    text = question["prompt"]
-    if not isinstance(text, str):  # chat messages: the last is the question
-        text = text[-1]["content"]
+    text = questions.question_in(question["prompt"])
     for one in (instruction, *INSTRUCTIONS):
         text = text.removesuffix(one)
     return re.findall(r"\w+", text.lower().replace("_", " "))

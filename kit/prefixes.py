@@ -31,13 +31,13 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     then rows of the same prompt get copies. Call it where no gradient is taken.
     """
     unique = list(dict.fromkeys(map(tuple, prompts)))
-    start, device = shared_length(unique), model.device
-    width = max(map(len, unique)) - start  # of what is read behind it
-    ids, mask = padded_behind(prompts, start, pad, device)  # (B, T), (B, T)
+    start, device, longest = shared_length(unique), model.device, max(map(len, unique))
+    width = longest - start  # of what is read behind it
     cost = start + len(unique) * width + len(prompts)
-    if cost > (1 - SAVED) * ids.numel() or not can_share(model):
+    if cost > (1 - SAVED) * len(prompts) * longest or not can_share(model):
         return *padded_behind(prompts, 0, pad, device), {}
 
+    ids, mask = padded_behind(prompts, start, pad, device)  # (B, T), (B, T)
     cache = DynamicCache(config=model.config)
     if start:
         read(model, ids[:1, :start], mask[:1, :start], cache)

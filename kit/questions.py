@@ -99,7 +99,7 @@ def asked(prompt, cfg):
             prompt += cfg.instruction
         if not cfg.system:
             return prompt
-        prompt = [{"role": "user", "content": prompt}]
+        prompt = as_turns(prompt)
     elif cfg.instruction:
         *earlier, last = prompt
         prompt = [*earlier, last | {"content": last["content"] + cfg.instruction}]
@@ -134,6 +134,11 @@ def behind(turns: list[dict], question: dict) -> list[dict]:
 def as_turns(prompt) -> list[dict]:
     """A prompt as chat messages."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def question_in(prompt) -> str:
+    """The text of a prompt's last turn."""
+    return as_turns(prompt)[-1]["content"]
 
 
 def answer_turn(question: dict) -> dict:

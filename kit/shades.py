@@ -6,7 +6,7 @@ import sys
 import numpy as np
 
 # where the reviser finds a token less likely than the generator did, and where more
-ORANGE, BLUE = "214,69,0", "0,110,200"
+ORANGE, BLUE = (214, 69, 0), (0, 110, 200)
 # of a terminal's 256 colours: from pale to orange, below black letters
 LEVELS = 230, 223, 216, 209, 202
 
@@ -22,9 +22,15 @@ def strength(value: float, full: float) -> float:
     return min(1.0, abs(value) / full)
 
 
+def rgba(value: float, full: float) -> tuple[int, int, int, float]:
+    """A value's colour: orange above 0, blue below."""
+    return *(ORANGE if value > 0 else BLUE), strength(value, full) * 0.85
+
+
 def css(value: float, full: float) -> str:
-    """A value's colour, as CSS and SVG write it: orange above 0, blue below."""
-    return f"rgba({ORANGE if value > 0 else BLUE},{strength(value, full) * 0.85:.2f})"
+    """A value's colour, as CSS and SVG write it."""
+    red, green, blue, alpha = rgba(value, full)
+    return f"rgba({red},{green},{blue},{alpha:.2f})"
 
 
 def ansi(text: str, value: float, full: float) -> str:

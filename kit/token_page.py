@@ -7,6 +7,7 @@ from string import Template
 import numpy as np
 
 from kit import shades
+from kit.questions import question_in
 
 
 def token_page(title: str, kinds: dict[str, list[dict]]) -> str:
@@ -45,8 +46,7 @@ def full_colour(kinds: dict[str, list[dict]]) -> float:
 
 def answer_section(answer: dict, full: float) -> str:
     """The question, the coloured answer, and a line about it."""
-    question, gold = answer["question"]["prompt"], answer["question"]["answer"]
-    question = question if isinstance(question, str) else question[-1]["content"]
+    question, gold = question_in(answer["question"]["prompt"]), answer["question"]["answer"]
     right = f"; right: {html.escape(gold)}" if isinstance(gold, str) else ""
     peak = int(np.argmax(answer["token_reward"]))
     return (

@@ -96,7 +96,8 @@ def token_numbers(tokens: list[str], numbers: list[float], title: str) -> Png | 
     full = max(map(abs, numbers)) or 1.0
     fig, ax = plt.subplots(figsize=(10, 0.6 * (line + 1) + 0.4), constrained_layout=True)
     for cell, number, width, (x, line_of) in zip(cells, numbers, widths, places):
-        shade = (214 / 255, 69 / 255, 0, min(1.0, abs(number) / full) * 0.85)
+        *rgb, alpha = shades.rgba(abs(number), full)
+        shade = (*(level / 255 for level in rgb), alpha)
         edge = {"edgecolor": "lightgrey", "linewidth": 0.6}
         ax.add_patch(plt.Rectangle((x, line_of), width - 0.3, 0.55, facecolor=shade, **edge))
         middle = x + width / 2 - 0.15

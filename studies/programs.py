@@ -45,13 +45,16 @@ def of_program(given: dict, options: dict) -> dict:
     return {name: value for name, value in given.items() if program_has(name, options)}
 
 
+def maker_of(options: dict):
+    """The function that makes a configuration of the program that these options are for."""
+    if is_baseline(options):
+        return baselines.make_baseline_config
+    return variants.make_variant_config if is_variant(options) else sdzero.make_config
+
+
 def config_of(options: dict) -> sdzero.Config:
     """What the program makes of its options. Raises UserError as it would."""
-    if is_baseline(options):
-        return baselines.make_baseline_config(**options)
-    if is_variant(options):
-        return variants.make_variant_config(**options)
-    return sdzero.make_config(**options)
+    return maker_of(options)(**options)
 
 
 def stages_of(cfg: sdzero.Config) -> list:

@@ -82,7 +82,7 @@ def shown_records(records: list[dict]) -> list[dict]:
 def records_section(records: list[dict]) -> str:
     parts = ["<h2>Records of phase 1</h2>"]
     for r in shown_records(records):
-        prompt = r["prompt"] if isinstance(r["prompt"], str) else r["prompt"][-1]["content"]
+        prompt = kit.questions.question_in(r["prompt"])
         verdict = "right" if r["init_reward"] else "wrong"
         parts.append(
             f"<section><p>{escaped(prompt)}</p>\n<small>first answer, {verdict}</small>"

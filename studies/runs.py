@@ -9,7 +9,7 @@ from pathlib import Path
 import kit
 import sdzero
 from kit.errors import UserError
-from studies import programs, variants
+from studies import programs
 
 # The options that decide which questions are asked, with which prompts, and how answers are
 # sampled. A checkpoint is measured with its run's: then its numbers are the run's own.
@@ -82,9 +82,10 @@ def command_of(saved: dict) -> str:
     """The command of a run with these options: those that are not their defaults, --out aside."""
     chosen = ("method", "model", "task", "data", "lora")
     options = {name: saved[name] for name in chosen if saved.get(name)}
-    usual = defaults_with(saved, options)
+    make = programs.maker_of(saved)
+    usual = dict(vars(make(**options)))
     if saved.get("recipe", usual["recipe"]) != usual["recipe"]:  # it was asked for
-        usual = defaults_with(saved, options | {"recipe": saved["recipe"]}) | {"recipe": None}
+        usual = vars(make(**options, recipe=saved["recipe"])) | {"recipe": None}
     first = {f.name: f.default for f in fields(sdzero.Config)}  # of what decides on the others
     usual |= {name: first[name] for name in chosen}
     # counts are saved as --scale left them
@@ -92,13 +93,6 @@ def command_of(saved: dict) -> str:
     given = {k: v for k, v in given.items() if k not in ("out", "scale")}
     _, program, *words = programs.command_of(given)
     return shlex.join(["python", str(Path(program).relative_to(programs.ROOT)), *words])
-
-
-def defaults_with(saved: dict, options: dict) -> dict:
-    """The options of a run of the same program as the saved one's, where these alone are given."""
-    is_variant = "teacher_ema" in saved
-    make = variants.make_variant_config if is_variant else programs.config_of
-    return dict(vars(make(**options) if is_variant else make(options)))
 
 
 def read_results(folder: Path) -> dict:

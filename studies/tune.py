@@ -36,11 +36,11 @@ from kit.errors import UserError
 from kit.options import as_flags, check_ranges, flag_of, option, parse_options
 from kit.seeds import derived_seed
 from kit.tables import table
+from studies.compare import OURS, leads_of
 from studies.programs import ROOT, config_of, program_has, stages_of
 from studies.statistics import mean_cell, over_runs, pass_at_k
 
 SEARCH = ROOT / "studies" / "search"
-OURS = "SD-Zero"  # the row that the others are paired with
 SHOWN = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated")
 REVISED = ("revised_accuracy", "correction_rate")
 
@@ -250,12 +250,7 @@ def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
             line["options"] = draws_of(row, search)[number]
             line["tried"] = len({t.number for t in done if t.row == row})
             line |= over_runs(list(runs.values()))
-            ours = finals.get((OURS, samples), {})
-            leads = [
-                {"accuracy": ours[seed]["accuracy"] - run["accuracy"]}
-                for seed, run in runs.items()
-                if seed in ours and row != OURS
-            ]
+            leads = leads_of(finals.get((OURS, samples), {}), runs) if row != OURS else []
             lines.append(line | ({"lead": over_runs(leads)["accuracy"]} if leads else {}))
     return lines
 

@@ -133,30 +133,19 @@ def backward_variant(run, student, teacher, samples: list[dict]) -> float:
     """sdzero.backward_kl with the variant's loss; the teacher goes after the student first."""
     if run.cfg.teacher_ema:
         average(teacher, student, run.cfg.teacher_ema)
-    tokens = sum(len(s["ids"]) for s in samples)
-    normaliser = len(samples) if run.cfg.reduction == "sum" else tokens
+    teacher_head = kit.losses.head_of(teacher)
 
-    def loss_of(indices):
-        in_pass = [samples[i] for i in indices]
-        responses = [s["ids"] for s in in_pass]
-        targets = sdzero.targets_of(student, responses)  # (N,)
-        with torch.no_grad():
-            contexts = [s["teacher_context"] for s in in_pass]
-            teacher_hidden = sdzero.response_hidden(teacher, contexts, responses)  # (N, H)
-        hidden = sdzero.response_hidden(student, [s["context"] for s in in_pass], responses)
-        teacher_head = kit.losses.head_of(teacher)
+    def loss_of_pass(in_pass, hidden, teacher_hidden):
+        targets = sdzero.targets_of(student, [s["ids"] for s in in_pass])  # (N,)
 
         def loss_fn(logits, part):
             with torch.no_grad():
                 teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
             return loss_of_tokens(run.cfg, logits, teacher_logits, targets[part])
 
-        loss, values = kit.losses.token_loss(student, hidden, loss_fn)
-        kit.disagreement.note(in_pass, values.abs(), student, hidden)  # for people
-        return loss / normaliser
+        return kit.losses.token_loss(student, hidden, loss_fn)
 
-    lengths = [len(s["context"]) + len(s["ids"]) for s in samples]
-    return sdzero.accumulate(run, student, lengths, loss_of)
+    return sdzero.backward_kl(run, student, teacher, samples, loss_of_pass)
 
 
 def average(teacher, student, keep: float) -> None:
