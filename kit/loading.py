@@ -1,5 +1,6 @@
 """A model and its tokenizer: loading them, what ends a response, and what identifies them."""
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kit import gpu
+from kit import gguf_files, gpu
 from kit.adapters import add_adapters
 from kit.errors import UserError
 from kit.hub import require_hub
@@ -107,10 +108,11 @@ def read_by(auto: str, model: str):
 
 @functools.lru_cache(maxsize=4)
 def read_gguf(auto: str, folder: str, file: str, changed: int):
-    """As read_by(): transformers needs ten seconds to look through such a file, so once."""
+    """As read_by(), once of each file."""
     import transformers
 
-    return getattr(transformers, auto).from_pretrained(folder, gguf_file=file)
+    with gguf_files.looked_through_once():
+        return getattr(transformers, auto).from_pretrained(folder, gguf_file=file)
 
 
 def plain_template(tokenizer) -> str:
@@ -155,14 +157,17 @@ def load_model(cfg):
 
     name, source = source_of(cfg.model)
     config = {"config": copy.deepcopy(read_by("AutoConfig", cfg.model))} if source else {}
+    once = gguf_files.looked_through_once() if source else contextlib.nullcontext()
     try:
         # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            name, dtype=torch.float32, **source, **config
-        )
+        with once:
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                name, dtype=torch.float32, **source, **config
+            )
     except (OSError, ValueError) as e:
         raise cannot_load(cfg.model, e) from e
     if source:  # plain fp32 now; save_pretrained refuses what still calls itself quantised
+        gguf_files.forget()
         model.hf_quantizer, model.is_quantized = None, False
         del model.config.quantization_config
 

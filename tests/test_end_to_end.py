@@ -36,9 +36,12 @@ def largest_of(numbers):
 
 @pytest.fixture(scope="module")
 def smollm2_run(tmp_path_factory):
-    """(run folder, folder of the model as the .gguf file gave it): the largest of three numbers,
-    two solved ones as earlier turns."""
+    """(run folder, folder of the model as the .gguf file gave it, how often that file was looked
+    through): the largest of three numbers, two solved ones as earlier turns."""
     model, folder = smollm2(), tmp_path_factory.mktemp("smollm2")
+    from gguf.gguf_reader import GGUFReader
+
+    looks, look = [], GGUFReader._build_fields
     shots = [{"role": "system", "content": "You compare numbers."}]
     for numbers in ([31, 84, 57], [92, 18, 40]):
         answer = {"role": "assistant", "content": f"\\boxed{{{max(numbers)}}}"}
@@ -57,19 +60,25 @@ def smollm2_run(tmp_path_factory):
 
     def load_and_keep(cfg):
         model = load(cfg)
-        model.save_pretrained(folder / "base")  # reading a .gguf file takes half a minute
+        model.save_pretrained(folder / "base")  # reading a .gguf file again takes long
         return model
+
+    def look_and_count(reader, *parts):
+        looks.append(reader)
+        return look(reader, *parts)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kit.loading, "load_model", load_and_keep)
+        patch.setattr(GGUFReader, "_build_fields", look_and_count)
         assert sdzero.main(command) == 0
-    yield folder / "run", folder / "base"
+    yield folder / "run", folder / "base", len(looks)
     for name in ("run", "base"):
         shutil.rmtree(folder / name)  # a gigabyte of weights
 
 
 def test_smollm2_goes_through_both_phases(smollm2_run):
-    folder, base = smollm2_run
+    folder, base, looks = smollm2_run
+    assert looks == 1
     results = json.loads((folder / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
     records = lines_of(folder / "revisions.jsonl")
@@ -84,7 +93,7 @@ def test_smollm2_goes_through_both_phases(smollm2_run):
 
 def test_smollm2s_blank_line_is_that_of_running_text(smollm2_run):
     """There it is two newline tokens; alone it is one."""
-    folder, _ = smollm2_run
+    folder = smollm2_run[0]
     tokenizer = AutoTokenizer.from_pretrained(folder / "srt")
     newlines = tokenizer.encode("a\n\nThe", add_special_tokens=False)[1:3]
     assert tokenizer.decode(newlines) == "\n\n"
