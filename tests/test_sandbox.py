@@ -27,7 +27,7 @@ AIMS = {
 
 
 @pytest.fixture(scope="module")
-def hostile_run(code_grader, tmp_path_factory):
+def hostile_run(isolated, tmp_path_factory):
     """All hostile programs, run once: {kind: the rows that got a reward}. Then the canaries."""
     folder = tmp_path_factory.mktemp("canaries")
     secret = folder / "secret.txt"
@@ -48,7 +48,9 @@ def hostile_run(code_grader, tmp_path_factory):
         items.append({"kind": kind, "response": response, "tests": tests, "reward": 0})
     shared_before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     started = time.monotonic()
-    wrong = wrong_rows(code_grader, items, "tests")
+    with verify.Grader("code", workers=8) as grader:  # most of the time is waiting for a limit
+        wrong = wrong_rows(grader, items, "tests")
+        again = wrong_rows(grader, rows("programs.jsonl")[:5], "tests")
     assert time.monotonic() - started < 15 * len(items)
     assert secret.read_text() == "91823" and os.listdir(folder) == ["secret.txt"]
     with pytest.raises(BlockingIOError):
@@ -62,7 +64,7 @@ def hostile_run(code_grader, tmp_path_factory):
     sleepers = {program.strip() for program in sleepers if "sleep" in program}
     alive = [line for line in processes() if any(program in line for program in sleepers)]
     assert sleepers and alive == [], "a program is still alive"
-    assert wrong_rows(code_grader, rows("programs.jsonl")[:5], "tests") == []
+    assert again == []
     return {kind: [row for row in wrong if row[0] == kind] for kind, *_ in wrong}
 
 
@@ -123,7 +125,7 @@ def test_the_second_level_holds_too(monkeypatch):
         for row in rows("programs.jsonl")
         if row["reward"] and "file" not in row["kind"] and row["kind"] != "/dev/stdin"
     ]
-    with verify.Grader("code", workers=4) as grader:
+    with verify.Grader("code", workers=8) as grader:
         assert wrong_rows(grader, hostile + right, "tests") == []
 
 
