@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from toys import HERE, lines_of, smollm2, write_lines
+from toys import HERE, gemma, lines_of, smollm2, write_lines
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import baselines
 import kit
 import sdzero
 
@@ -100,3 +101,31 @@ def test_smollm2s_blank_line_is_that_of_running_text(smollm2_run):
     assert len(tokenizer.encode("\n\n", add_special_tokens=False)) == 1
     contexts = [r["revised_context"] for r in lines_of(folder / "revisions.jsonl")]
     assert contexts and all(context[-2:] == newlines for context in contexts)
+
+
+def test_a_base_model_of_another_family_goes_through_too(tmp_path, capsys):
+    """gemma-3-270m: sliding windows, 262,000 words, no chat template, and it has not learnt where
+    an answer ends. As it is, no revision can be verified, and that is said; fine-tuned on a few
+    worked answers it ends them, and goes through both phases."""
+    model, g = gemma(tmp_path), np.random.default_rng(0)
+    rows = []
+    for _ in range(40):
+        numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
+        row = {"question": largest_of(numbers)["content"], "answer": max(numbers)}
+        rows.append({**row, "demonstration": f"\\boxed{{{max(numbers)}}}"})
+    common = ["--chat-template", "plain", "--data", write_lines(tmp_path / "max3.jsonl", rows)]
+    common += "--max-tokens 8 --eval-questions 2 --eval-samples 1 --warmup-steps 1".split()
+    few = "--srt-questions 3 --distil-questions 2 --revisions 1 --srt-epochs 1".split()
+    few += "--srt-lr 2e-5 --distil-lr 2e-5 --distil-batch 2".split()
+
+    untrained = ["--model", model, "--out", str(tmp_path / "base"), *common, *few]
+    assert sdzero.main(untrained) == 2
+    assert "3 were cut off at --max-tokens 8" in capsys.readouterr().err
+
+    sft = ["sft", "--model", model, "--out", str(tmp_path / "sft"), *common]
+    sft += "--srt-questions 16 --distil-questions 8 --epochs 2 --batch 6 --lr 5e-5".split()
+    assert baselines.main([word for word in sft if word not in ("--warmup-steps", "1")]) == 0
+    taught = ["--model", str(tmp_path / "sft/sft"), "--out", str(tmp_path / "run"), *common, *few]
+    assert sdzero.main(taught) == 0
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert list(results) == ["base", "srt", "sdzero"] and results["base"]["truncated"] == 0

