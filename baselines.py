@@ -326,8 +326,8 @@ def remember_log_probs(run, model, samples: list[dict], name: str) -> None:
 def log_probs_of(model, hidden, targets):
     """log pi(target) at N tokens: hidden (N, H), targets (N,) -> (N,) without gradient"""
 
-    def loss_fn(logits, part):
-        return -F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
+    def loss_fn(logits, chunk):
+        return -F.cross_entropy(logits, targets[chunk], reduction="none")  # (n,)
 
     return kit.losses.token_loss(model, hidden, loss_fn)[1]
 
@@ -356,16 +356,16 @@ def backward_grpo(run, student, samples: list[dict]) -> float:
             for name in ("old", "reference")
         )
 
-        def loss_fn(logits, part):
-            log_prob = -F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
+        def loss_fn(logits, chunk):
+            log_prob = -F.cross_entropy(logits, targets[chunk], reduction="none")  # (n,)
             # the first update on a batch is its own pi_old
-            of_old = log_prob.detach() if old is None else old[part]
-            loss = policy_loss(log_prob, of_old, advantage[part], cfg.clip)
+            of_old = log_prob.detach() if old is None else old[chunk]
+            loss = policy_loss(log_prob, of_old, advantage[chunk], cfg.clip)
             if reference is not None:
-                loss = loss + cfg.kl * kl_estimate(log_prob, reference[part])
+                loss = loss + cfg.kl * kl_estimate(log_prob, reference[chunk])
             if cfg.entropy:
                 loss = loss - cfg.entropy * entropy_of(logits)
-            return weights[part] * loss
+            return weights[chunk] * loss
 
         hidden = response_hidden(student, [s["context"] for s in batch], responses)  # (N, H)
         return kit.losses.token_loss(student, hidden, loss_fn)[0]

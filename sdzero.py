@@ -389,9 +389,9 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
         for question, context, ids in zip(questions, contexts, responses)
     ]
 
-    def rewards_of(part):
-        texts = [sample["text"] for sample in part]
-        return run.grader.grade(texts, kit.rewards.references(run.grader, part))
+    def rewards_of(some):
+        texts = [sample["text"] for sample in some]
+        return run.grader.grade(texts, kit.rewards.references(run.grader, some))
 
     finished = [sample for sample in samples if sample["finished"]]
     with kit.sampling.counted_timeouts(run):
@@ -406,8 +406,8 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
 # --------------------------------------------------------------------------------------------------
 # Losses. Each is a function of logits (n, V), at least fp32, that gives one value per token (n,).
-# kit.losses.token_loss makes the logits of N tokens from hidden states, `part` by part (a slice of
-# the N), and takes the gradient of each part at once: they are never whole in memory.
+# kit.losses.token_loss makes the logits of N tokens from hidden states, chunk by chunk (slices of
+# the N), and takes the gradient of each chunk at once: they are never whole in memory.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -449,9 +449,9 @@ def distillation_loss(student, hidden, teacher, teacher_hidden, cfg: Config):
     """
     divergence, teacher_head = DIVERGENCES[cfg.divergence], kit.losses.head_of(teacher)
 
-    def loss_fn(logits, part):
+    def loss_fn(logits, chunk):
         with torch.no_grad():
-            teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
+            teacher_logits = kit.losses.logits_of(teacher_hidden[chunk], teacher_head)  # (n, V)
         if cfg.top_k:  # what lies outside is not seen at all: this is not Eq. 4
             teacher_logits, top = teacher_logits.topk(min(cfg.top_k, logits.shape[-1]))  # (n, k)
             logits = logits.gather(-1, top)  # (n, k)
@@ -467,9 +467,9 @@ def nll_loss(model, hidden, targets, weights=None):
     hidden (N, H), targets (N,), weights (N,) -> (sum, to train on; values (N,), for studies)
     """
 
-    def loss_fn(logits, part):
-        nll = F.cross_entropy(logits, targets[part], reduction="none")  # (n,)
-        return nll if weights is None else nll * weights[part]
+    def loss_fn(logits, chunk):
+        nll = F.cross_entropy(logits, targets[chunk], reduction="none")  # (n,)
+        return nll if weights is None else nll * weights[chunk]
 
     return kit.losses.token_loss(model, hidden, loss_fn)
 
@@ -921,7 +921,7 @@ def measure(run: Run, model, name: str) -> None:
 # Main
 # --------------------------------------------------------------------------------------------------
 class Stage(NamedTuple):
-    """A part of a run that ends in a checkpoint."""
+    """What ends in a checkpoint: phase 1, phase 2."""
 
     name: str  # of the checkpoint and its results: "srt", "sdzero"
     phase: str  # of its steps in states and metrics: "srt", "distil"

@@ -124,7 +124,7 @@ class TokenLoss(torch.autograd.Function):
 
 
 def token_loss(model, hidden, loss_fn):
-    """loss_fn(logits (n, V), rows) -> (n,) over hidden states (N, H), projected by model's head.
+    """loss_fn(logits (n, V), chunk) -> (n,) over hidden states (N, H), projected by model's head.
 
     Returns the sum, which has a gradient, and the values of all tokens (N,), which have none.
     """

@@ -138,10 +138,10 @@ def backward_variant(run, student, teacher, samples: list[dict]) -> float:
     def loss_of_pass(in_pass, hidden, teacher_hidden):
         targets = sdzero.targets_of(student, [s["ids"] for s in in_pass])  # (N,)
 
-        def loss_fn(logits, part):
+        def loss_fn(logits, chunk):
             with torch.no_grad():
-                teacher_logits = kit.losses.logits_of(teacher_hidden[part], teacher_head)  # (n, V)
-            return loss_of_tokens(run.cfg, logits, teacher_logits, targets[part])
+                teacher_logits = kit.losses.logits_of(teacher_hidden[chunk], teacher_head)  # (n, V)
+            return loss_of_tokens(run.cfg, logits, teacher_logits, targets[chunk])
 
         return kit.losses.token_loss(student, hidden, loss_fn)
 

@@ -17,15 +17,15 @@ import sdzero
 def test_the_command_of_the_readme(tmp_path, capsys):
     """The embedded model with few questions."""
     out = tmp_path / "run"
-    options = "--samples 480 --eval-questions 20 --eval-samples 2 --srt-epochs 2"
+    options = "--samples 240 --eval-questions 20 --eval-samples 2 --srt-epochs 2"
     assert sdzero.main([*options.split(), "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
     # 40 samples: wide bounds
     assert results["base"]["truncated"] < 0.3 and 0 < results["base"]["accuracy"] < 0.7
     metrics = lines_of(out / "metrics.jsonl")
-    assert metrics[-1]["samples"] == 480
-    assert "of --samples 480, training uses 480" in capsys.readouterr().out
+    assert metrics[-1]["samples"] == 240
+    assert "of --samples 240, training uses 240" in capsys.readouterr().out
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert sum(file.stat().st_size for file in (HERE / "tiny").iterdir()) < 5e6
 

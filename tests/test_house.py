@@ -137,7 +137,7 @@ def test_no_file_is_longer_than_one_reads(file):
         "teacher.load_state_dict(student.state_dict())",
         "(log_p.exp() * (log_p - log_q)).sum(-1)",
         "context + without_end(response, run.end_ids) + phrase",
-        "F.cross_entropy(logits, targets[part]",
+        "F.cross_entropy(logits, targets[chunk]",
         "copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False)",
     ],
 )
