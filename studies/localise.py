@@ -27,6 +27,7 @@ import sdzero
 from kit.errors import UserError
 from kit.late import torch
 from kit.options import option, parse_options
+from kit.questions import question_in
 from kit.seeds import derived_seed
 from kit.tables import mean, rate, table
 from studies.runs import measuring_options, only_run_of, read_options, read_results
@@ -225,8 +226,9 @@ def picture_of(sample: dict) -> str:
     ]
     if "first_wrong" in sample:
         caption.append("Line: the first wrong token.")
-    right = sample["question"]["answer"]
-    title = "A wrong answer" + f" (right: {right})" * isinstance(right, str)
+    right, question = sample["question"]["answer"], question_in(sample["question"]["prompt"])
+    title = " ".join(question.split()) if len(question) < 60 else "A wrong answer"
+    title += f" (right: {right})" * isinstance(right, str)
     return kit.token_picture.token_picture(sample, title, caption)
 
 
