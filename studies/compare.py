@@ -62,6 +62,7 @@ class CompareConfig(baselines.BaselineConfig):
     rows: str = option(
         "", "only these rows of the table, with commas (names as they are printed); empty: all"
     )
+    own: str = option("", "settings of single rows: 'GRPO: --lr 5e-6 --batch 16; RFT: --epochs 4'")
     jobs: int = option(
         0, "runs at once; 0: one per core with the embedded model, else one", least=0
     )
@@ -75,10 +76,22 @@ NOT_PASSED = {
     "method": "its rows are the methods: --rows",
     "fresh": "remove its folder to start anew",
     "plan": "ask sdzero.py --plan",
-    **dict.fromkeys(("table", "seeds", "budgets", "rows", "jobs", "out"), ""),
+    **dict.fromkeys(("table", "seeds", "budgets", "rows", "own", "jobs", "out"), ""),
 }
 # What --help shows of the programs' options; all the others are options here too.
-SHOWN = {"table", "seeds", "budgets", "rows", "jobs", "out", "model", "task", "device", "data"}
+SHOWN = {
+    "table",
+    "seeds",
+    "budgets",
+    "rows",
+    "own",
+    "jobs",
+    "out",
+    "model",
+    "task",
+    "device",
+    "data",
+}
 SHOWN |= {
     "digits",
     "numbers",
@@ -311,6 +324,20 @@ def chosen_rows(cfg: CompareConfig, names: list[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
+def own_settings(cfg: CompareConfig, table: dict[str, dict]) -> dict[str, dict]:
+    """{row: its options} of --own. Raises UserError."""
+    found = {}
+    for clause in filter(str.strip, cfg.own.split(";")):
+        row, _, words = (text.strip() for text in clause.partition(":"))
+        if row not in table:
+            raise UserError(f"--own: no row {row!r} in this table; there are {', '.join(table)}")
+        found[row] = parse_options(shlex.split(words), CompareConfig, "", prog=f"--own, {row}")
+        for name in found[row]:
+            if name in NOT_PASSED or not program_has(name, table[row]):
+                raise UserError(f"--own: {row} has no {flag_of(name)} of its own")
+    return found
+
+
 def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
     """Every run of the comparison, seed by seed, the longest first.
 
@@ -321,6 +348,7 @@ def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
     rows = chosen_rows(cfg, list(tables[budgets[0]]))
     if said := left_out(passed, {row: tables[budgets[0]][row] for row in rows}):
         print(said)
+    given = own_settings(cfg, tables[budgets[0]])
 
     jobs = []
     for seed in range(cfg.seeds):
@@ -328,6 +356,7 @@ def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
             for row in rows:
                 own = tables[budget][row]
                 options = {"samples": budget, **of_program(passed, own), **own}
+                options |= given.get(row, {})
                 options["seed"] = seed
                 options["out"] = str(folder_of_row(Path(cfg.out), row, budget, seed))
                 jobs.append(Job(row, budget, seed, options))
@@ -424,7 +453,8 @@ def main(words: list[str]) -> int:
     done, failed = run_all(jobs, cfg.jobs or cores)
     about = {"table": cfg.table, "model": cfg.model, "task": config_of(jobs[0].options).task}
     rows = comparison_rows(jobs, done)
-    result = {**about, "options": passed, "rows": rows, "failed": failed}
+    options = passed | ({"own": cfg.own} if cfg.own else {})
+    result = {**about, "options": options, "rows": rows, "failed": failed}
     kit.files.write_json(file, result)
     print(comparison_table(result))
     if methods:

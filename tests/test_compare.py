@@ -12,6 +12,7 @@ from toys import lines_of, message_of, snapshot
 import baselines
 import eval as evaluation
 import sdzero
+from kit.options import parse_options
 from studies import compare, programs
 from studies.statistics import over_runs
 
@@ -84,6 +85,17 @@ def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, sta
     assert compared(out, *words) == 0  # finished runs are kept
     assert len(started) == 8 and snapshot(out / "runs") == before
     assert results_of(out)["rows"] == result["rows"]
+
+
+def test_a_row_has_settings_of_its_own(tmp_path):
+    given = ["--rows", "SD-Zero,RFT,GRPO", "--lr", "1e-4", "--budgets", "96", "--seeds", "1"]
+    given += ["--own", "SD-Zero: --srt-share 0.5; GRPO: --lr 1e-5 --batch 8"]
+    given = parse_options([*given, "--out", str(tmp_path)], compare.CompareConfig, "")
+    cfg = compare.CompareConfig(**given)
+    jobs = compare.jobs_of(cfg, compare.passed_to_programs(given))
+    made = {job.row: programs.config_of(job.options) for job in jobs}
+    assert [made[row].lr for row in ("RFT", "GRPO")] == [1e-4, 1e-5] and made["GRPO"].batch == 8
+    assert made["SD-Zero"].srt_share == 0.5 and made["RFT"].batch != 8
 
 
 def test_a_finished_run_is_not_mixed_with_one_of_other_options(tmp_path, capsys, started):
@@ -165,6 +177,10 @@ def test_fresh_removes_what_compare_wrote_into_a_runs_folder(tmp_path, started):
         (["--srt-lr", "-1"], "--srt-lr must be above 0"),
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--tabel", "methods"], "did you mean --table?"),
+        (["--own", "PPO: --lr 1e-5"], "no row 'PPO'"),
+        (["--own", "SD-Zero: --lr 1e-5"], "SD-Zero has no --lr of its own"),
+        (["--own", "RFT: --seed 3"], "RFT has no --seed of its own"),
+        (["--own", "RFT: --epochs many"], "--epochs"),
     ],
 )
 def test_what_it_cannot_do_is_said_before_anything_is_written(tmp_path, capsys, words, message):
