@@ -269,7 +269,7 @@ def sdft_prompt(question: dict, shown: str = "demonstration"):
 
 def sdft(run, student) -> None:
     """sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
-    teacher = frozen_copy(student)
+    teacher = frozen_copy(student, run.cfg.offload)
     questions = shuffled(both_phases(run), budget(run), run.cfg.seed, "sdft")
     first = chat_ids(run.tokenizer, sdft_prompt(both_phases(run)[0], run.cfg.shown))
     show("the prompt of SDFT's teacher", run.tokenizer.decode(first))
@@ -377,7 +377,7 @@ def backward_grpo(run, student, samples: list[dict]) -> float:
 def grpo(run, student) -> None:
     """A policy gradient whose baseline is the mean reward of a group of answers to one question."""
     cfg = run.cfg
-    reference = frozen_copy(student) if cfg.kl else None
+    reference = frozen_copy(student, cfg.offload) if cfg.kl else None
     groups = shuffled(both_phases(run), budget(run) // cfg.group, cfg.seed, "grpo")
     questions = repeat(groups, cfg.group)
 

@@ -198,7 +198,7 @@ class Config:
     moments: Literal["float32", "bfloat16", None] = option(None, "AdamW's two moments")
     lora: int = option(0, "rank of adapters, trained on frozen weights (peft); 0: none", least=0)
     offload: bool | None = option(
-        None, "moments, and the fp32 bits that bfloat16 weights lack, in CPU memory: slower"
+        None, "moments, low halves of bfloat16 weights, and the teacher, in CPU memory: slower"
     )
     shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
     plan: bool = option(False, "print memory, cards that fit, hours (all computed); then stop")
@@ -786,9 +786,10 @@ def backward_kl(run: Run, student, teacher, samples: list[dict], loss_of_pass=No
     return accumulate(run, student, [len(s["context"]) + len(s["ids"]) for s in samples], loss_of)
 
 
-def frozen_copy(model):
+def frozen_copy(model, offload: bool = False):
     """The teacher: the same weights, no gradients. With --lora all but the adapters are shared."""
-    return copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False).eval()
+    teacher = copy.deepcopy(model, kit.adapters.shared(model)).requires_grad_(False).eval()
+    return kit.on_host.layers_on_host(teacher) if offload else teacher
 
 
 def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backward) -> None:
@@ -830,8 +831,8 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
 
 def distil(run: Run, student, loss=None) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
-    run, teacher = in_phase(run, "distil"), frozen_copy(student)
-    cfg = run.cfg
+    run, cfg = in_phase(run, "distil"), run.cfg
+    teacher = frozen_copy(student, cfg.offload)
     n = cfg.distil_epochs * len(run.questions["distil"])
     questions = shuffled(run.questions["distil"], n, cfg.seed, "distil")
     schedule = Schedule(

@@ -31,6 +31,7 @@
     memory_plan  what a run needs in memory, from the model's config.json alone
     gpu          what a GPU is told before its first tensor
     offload      slices of states that go to the GPU and back, while it calculates
+    on_host      a teacher whose layers come to the GPU as it reads
     alarms       warnings that save a day
     ranks        several processes (torchrun)
     shards       --shard: moments and low halves on one rank each

@@ -88,9 +88,12 @@ def training_seconds(s: Sizes, cfg, card: float, responses: dict[str, int]) -> f
     passes = 8 if cfg.gradient_checkpointing else 6  # operations per weight and token
     operations = s.parameters * (passes * (srt + student) + 2 * teacher)
     seconds = operations / (OF_ARITHMETIC * speed_of(card)[1].arithmetic)
-    steps = math.ceil(revisions / cfg.srt_batch) * cfg.srt_epochs
-    steps += math.ceil(distil / cfg.distil_batch)
-    return seconds + steps * 2 * memory_plan.host_bytes(s, cfg) / TO_HOST
+    steps_of_2 = math.ceil(distil / cfg.distil_batch)
+    steps = math.ceil(revisions / cfg.srt_batch) * cfg.srt_epochs + steps_of_2
+    passes_of_2 = max(steps_of_2, student / (cfg.micro_tokens or memory_plan.PASS_TOKENS))
+    moved = steps * 2 * memory_plan.states_on_host(s, cfg)
+    moved += passes_of_2 * memory_plan.teacher_on_host(s, cfg)
+    return seconds + moved / TO_HOST
 
 
 def hours(s: Sizes, cfg, card: float, responses: dict[str, int]) -> dict[str, float]:

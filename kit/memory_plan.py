@@ -38,7 +38,8 @@ WAYS = (
 COSTS = {
     "gradient_checkpointing": "activations are computed twice, a third more time in training",
     "moments": "rounded to a bfloat16 each, so updates change by up to 0.4 %",
-    "offload": "moments and low halves travel to the GPU and back in each step",
+    "offload": "moments and low halves travel to the GPU and back in each step, the teacher's "
+    "layers to it in each pass",
 }
 OPEN = {"gradient_checkpointing": False, "moments": "float32", "offload": False}
 
@@ -124,7 +125,7 @@ def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
     parts["moments"] = 2 * kept * moment
     parts["libraries"] = CONTEXT if gpu else PROCESS
     if phase == 2:
-        parts["teacher"] = n * trained
+        parts["teacher"] = n * trained - (teacher_on_host(s, cfg) if offloaded else 0)
     return parts
 
 
@@ -254,9 +255,22 @@ def disk_bytes(s: Sizes, cfg, gpu: bool = True) -> tuple[float, float]:
 
 def host_bytes(s: Sizes, cfg) -> float:
     """Bytes in the host's memory that --offload takes."""
+    return states_on_host(s, cfg) + (teacher_on_host(s, cfg) if 2 in phases_of(cfg) else 0)
+
+
+def states_on_host(s: Sizes, cfg) -> float:
+    """Of these, moments and low halves: they come and go with each step."""
     n, trained = trained_bytes(s, cfg, gpu=True)
     moment = 2 if cfg.moments == "bfloat16" else 4
     return n * (2 * moment + (2 if trained == 2 else 0)) if cfg.offload else 0
+
+
+def teacher_on_host(s: Sizes, cfg) -> float:
+    """Of these, the teacher's layers but the two that are on the GPU: all come with each pass. With
+    --lora it has no weights of its own."""
+    embeddings = s.vocabulary * s.hidden * (1 if s.tied else 2)
+    layers = (s.parameters - embeddings) * max(0, 1 - 2 / s.layers)
+    return layers * bytes_of_weight(cfg, gpu=True) if cfg.offload and not cfg.lora else 0
 
 
 # --------------------------------------------------------------------------------------------------

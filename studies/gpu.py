@@ -161,7 +161,7 @@ def step(args, model: str, device: str, phase: int, name: str) -> dict:
     """Seconds and memory of a phase's step in one setting, beside the plan."""
     cfg = settings_of(args, model, device, **SETTINGS[name])
     run, student = prepared(cfg)
-    teacher = sdzero.frozen_copy(student) if phase == 2 else None
+    teacher = sdzero.frozen_copy(student, cfg.offload) if phase == 2 else None
     optimizer = kit.low_bits.adamw(student, 1e-6, 0.0, cfg)
     samples = samples_of(args, run, student.config.get_text_config().vocab_size)
     student.train()

@@ -275,12 +275,16 @@ def test_where_nothing_fits_the_run_stops_before_the_model_is_loaded(monkeypatch
         sdzero.prepare(bare("Qwen/Qwen3-4B-Instruct"), None, None, {})
     line = str(stopped.value)
     assert "\n" not in line and "smallest card for it has 40 GB" in line
-    assert "--model Qwen/Qwen3-1.7B would work" in line and "--max-tokens" not in line
+    assert "--model Qwen/Qwen3-1.7B would work" in line
+    assert "or this one with --max-tokens 4096" in line
     on_a_card_of(monkeypatch, 32)  # states fit, and rows of 4096 tokens
     with pytest.raises(UserError, match="or this one with --max-tokens 8192"):
         memory_plan.fill_in(bare("Qwen/Qwen3-4B-Instruct"), "cuda")
+    on_a_card_of(monkeypatch, 48)  # each of two cards (torchrun)
+    with pytest.raises(UserError, match="or this one with --max-tokens 8192"):
+        memory_plan.fill_in(bare("allenai/Olmo-3-7B-Instruct"), "cuda")
     on_a_card_of(monkeypatch, 80, host=32)
-    with pytest.raises(UserError, match="host needs 73 GB and has 32"):
+    with pytest.raises(UserError, match="host needs 85 GB and has 32"):
         memory_plan.fill_in(bare("allenai/Olmo-3-7B-Instruct"), "cuda")
     on_a_card_of(monkeypatch, 1)
     with pytest.raises(UserError, match="no model that is known here fits"):

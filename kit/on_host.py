@@ -1,0 +1,43 @@
+"""--offload: the teacher's layers stay in CPU memory and come to the GPU one by one, as it reads.
+Nothing goes back: they change where it is synchronised alone. Not measured on a GPU.
+"""
+
+import torch
+
+from kit.adapters import adapted
+
+
+def layers_on_host(model):
+    """The model, its layers' weights in CPU memory; each layer's come to the others' device when it
+    reads. A model on a CPU, or one that shares its weights (--lora), is left as it is."""
+    if model.device.type == "cpu" or adapted(model):
+        return model
+    return streamed(model, model.device)
+
+
+def streamed(model, device):
+    """The model, each layer's weights at home in CPU memory, and copies of them on `device` for as
+    long as the layer reads. Its state_dict() is what is at home, between two passes."""
+    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    for layer in max(lists, key=len):
+        parameters = list(layer.parameters())
+        homes = [at_home(p.data) for p in parameters]
+        for p, home in zip(parameters, homes):
+            p.data = home
+
+        def come(layer, _, parameters=parameters, homes=homes):
+            for p, home in zip(parameters, homes):
+                p.data = home.to(device, non_blocking=True, copy=True)
+
+        def go(layer, *_, parameters=parameters, homes=homes):
+            for p, home in zip(parameters, homes):
+                p.data = home
+
+        layer.register_forward_pre_hook(come)
+        layer.register_forward_hook(go, always_call=True)
+    return model
+
+
+def at_home(tensor):
+    """A copy in CPU memory, pinned where there is a GPU that reads it."""
+    return tensor.cpu().pin_memory() if torch.cuda.is_available() else tensor.cpu()
