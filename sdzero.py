@@ -22,7 +22,7 @@ reward r, and writes a better answer.
 Read from top to bottom: configuration, prompts, rollouts, rewards, losses, phase 1, phase 2,
 evaluation, main. Equation and section numbers are the paper's. `kit` is the machine room (out of
 memory, several processes, resuming, loading, seeds): what makes this robust and fast, never the
-idea. Only its trimming touches what is trained on.
+idea. Only its trimming and its selection touch what is trained on.
 
 Words, one for one thing:
   question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration", a worked
@@ -145,17 +145,17 @@ class Config:
     )
     filtered: bool = option(True, "--no-filtered keeps unverified revisions too (an ablation)")
     flip_reward: bool = option(False, "train on 1 - reward (an ablation: must destroy the gain)")
-    trim: bool = option(False, "cut repeating tails and chatty openings off, by whole tokens")
+    trim: bool = option(False, "cut off repeating tails and chatty openings, by whole tokens")
     l_revision: bool = option(True, "train on -log pi(y_revised | x, y_init, P_r)  (Eq. 1)")
     l_generation: Literal["wrong", "all", "none"] = option(
         "all",
-        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2); wrong: if y_init was wrong alone",
+        "train on -log pi([y_init, P_r, y_revised] | x)  (Eq. 2); wrong: only if y_init was wrong",
     )
     l_answer: bool = option(False, "train on -log pi(y_revised | x) too, which is not in the paper")
     srt_in_turn: bool = option(
         False, "first Eq. 2 on records with a wrong first answer, then Eq. 1 on --revision-records"
     )
-    revision_records: int = option(1000, "others than those, right first answers first", least=1)
+    revision_records: int = option(1000, "records for Eq. 1, right first answers first", least=1)
     srt_sequence: int = option(32_768, "longest row; longer ones are left out, counted", least=1)
     srt_epochs: int = option(3, "epochs over the kept records", least=1)
     srt_batch: int = option(4, "records per optimiser step", least=1)
@@ -503,8 +503,8 @@ def targets_of(model, responses: list[list[int]]):
 def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
     """Add the gradient of loss_of(all rows) to the model's, pass by pass; returns that loss.
 
-    loss_of(indices of a pass's rows) is divided by the tokens of the whole step already, so the
-    gradient does not depend on how rows are put into passes. lengths: tokens of each row.
+    loss_of(indices of a pass's rows) is divided by what the whole step has, tokens or samples, so
+    the gradient does not depend on how rows are put into passes. lengths: tokens of each row.
     in_passes puts them so that they fit in memory, tries again from clean gradients where they did
     not, and sums over processes.
     """
@@ -550,9 +550,9 @@ def collect_revisions(run: Run, model) -> list[dict]:
     to_revise = [y for y in first_answers if cfg.revise == "all" or not y["reward"]]
     if not to_revise:
         raise UserError("every first answer is right: with --revise wrong none is left to revise")
-    revised_ones = repeat(to_revise, cfg.revisions)  # what is revised, once per revision
-    questions = [first["question"] for first in revised_ones]
-    contexts = reviser_contexts(run, revised_ones)
+    firsts = repeat(to_revise, cfg.revisions)  # each as often as it is revised
+    questions = [first["question"] for first in firsts]
+    contexts = reviser_contexts(run, firsts)
     seed = derived_seed(cfg.seed, "revise")
     responses = generate(run, model, contexts, seed, "phase 1: revisions")  # ~ pi(.|x, y_init, P_r)
     responses = kit.trimming.trimmed(run, responses, openings=True)
@@ -560,7 +560,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
     run.folder.log("revise", 0, **run.folder.count(revisions))
 
     records, seen = [], set()
-    for first, revised in zip(revised_ones, revisions):
+    for first, revised in zip(firsts, revisions):
         ids = (tuple(first["context"]), tuple(first["ids"]), tuple(revised["ids"]))
         records.append(record_of(run, first, revised, why_kept(revised, repeated=ids in seen)))
         seen.add(ids)
@@ -662,9 +662,9 @@ class Training(NamedTuple):
 
 
 def fine_tune(run: Run, model, records: list[list[Row]], phase: str, how: Training) -> None:
-    """Minimise -log pi(target), averaged over the targets' tokens of a batch of records (a token in
-    two targets counts twice, in the sum and in its divisor); with --reduction sum summed over them,
-    and averaged over the records. A record comes as its rows."""
+    """Minimise -log pi(target), summed over the targets' tokens and averaged over the records of a
+    batch; with --reduction mean averaged over all their tokens (a token in two targets counts
+    twice, in the sum and in its divisor). A record comes as its rows."""
     steps_per_epoch = math.ceil(len(records) / how.batch)
     steps = how.epochs * steps_per_epoch
     optimizer = kit.low_bits.adamw(model, how.lr, how.weight_decay, run.cfg, how.beta2)
@@ -830,7 +830,8 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
 
 
 def distil(run: Run, student, loss=None) -> None:
-    """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r."""
+    """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r. A
+    loss that is no divergence stands in backward_kl's place, with its arguments."""
     run, cfg = in_phase(run, "distil"), run.cfg
     teacher = frozen_copy(student, cfg.offload)
     n = cfg.distil_epochs * len(run.questions["distil"])
@@ -968,8 +969,8 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
 
 
 def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
-    """What a run depends on beside its options. Where that changes it must not go on: its journal's
-    answers would be trained on other questions."""
+    """What a run depends on beside its options. It must not go on where this changes: its journal's
+    answers would meet other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
     run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)  # no model yet
     prompt = chat_ids(tokenizer, any_question(run)["prompt"])  # serves as a response too

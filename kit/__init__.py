@@ -18,6 +18,7 @@
     overlap      do training questions stand in a benchmark?
     questions    where questions come from: generated, a local file, the hub
     rewards      the verifier of a task, or --reward
+    gguf_files   a .gguf file is looked through once
     loading      a model and its tokenizer, and what identifies them
     sampling     batches, out of memory, the journal of rollouts
     prefixes     what many rows begin with, computed once

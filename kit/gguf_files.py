@@ -1,5 +1,6 @@
 """A .gguf file is looked through once. transformers does it anew for tokenizer, configuration and
-weights, and lists the names of tensors anew for each module of the model: half a minute of SmolLM2.
+weights, and lists the names of tensors anew for each module of the model, which costs half a minute
+for SmolLM2.
 """
 
 import contextlib
@@ -9,7 +10,8 @@ import os
 
 @contextlib.contextmanager
 def looked_through_once():
-    """Within it transformers gets the reader, and the names, that it had before."""
+    """Within it gguf's two functions that transformers calls give what they gave before; what they
+    gave is kept behind it too, the reader until forget()."""
     import gguf
 
     own = gguf.GGUFReader, gguf.get_tensor_name_map
@@ -25,7 +27,7 @@ def reader_of(file):
 
 
 @functools.lru_cache(maxsize=1)
-def reader(file: str, _changed: int):
+def reader(file: str, _changed: int):  # a file that has changed is another one
     from gguf.gguf_reader import GGUFReader
 
     return GGUFReader(file)
@@ -39,5 +41,5 @@ def names_of(architecture, layers: int):
 
 
 def forget() -> None:
-    """Let the reader go: it holds the file, and a hundred megabytes of its words."""
+    """Let the reader go: it holds the file, and a hundred megabytes of its vocabulary."""
     reader.cache_clear()

@@ -213,7 +213,7 @@ def logit_bytes(cfg, w: int, phase: int, gpu: bool) -> int:
     if phase == 1:  # the logits in fp32, their log-softmax, its gradient, theirs
         return 16
     raw = 0 if w == 4 or gpu else w  # the product, before it is fp32; a GPU makes it so
-    of_divergence = {"reverse": 8, "forward": 12, "mixed": 20}[cfg.divergence]
+    of_divergence = {"reverse": 8, "forward": 12}.get(cfg.divergence, 20)  # mixed, or a fork's own
     return raw + 4 + 4 + of_divergence  # student's and teacher's logits, what KLInPlace keeps
 
 

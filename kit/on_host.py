@@ -1,5 +1,6 @@
-"""--offload: the teacher's layers stay in CPU memory and come to the GPU one by one, as it reads.
-Nothing goes back: they change where it is synchronised alone. Not measured on a GPU.
+"""--offload: the teacher's layers stay in CPU memory, and each is copied to the GPU for as long as
+it calculates. Nothing is copied back: these weights change only when the teacher is synchronised.
+Not measured on a GPU.
 """
 
 import torch
@@ -8,16 +9,17 @@ from kit.adapters import adapted
 
 
 def layers_on_host(model):
-    """The model, its layers' weights in CPU memory; each layer's come to the others' device when it
-    reads. A model on a CPU, or one that shares its weights (--lora), is left as it is."""
+    """The model, its layers' weights in CPU memory; embeddings and head stay where they are. A
+    model on a CPU, or one that shares its weights (--lora), is left as it is."""
     if model.device.type == "cpu" or adapted(model):
         return model
     return streamed(model, model.device)
 
 
 def streamed(model, device):
-    """The model, each layer's weights at home in CPU memory, and copies of them on `device` for as
-    long as the layer reads. Its state_dict() is what is at home, between two passes."""
+    """The model, each layer's weights at home in CPU memory, and copies of them on `device` while
+    the layer calculates. Between two passes its state_dict() is what is at home. Its layers are its
+    longest list of modules."""
     lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
     for layer in max(lists, key=len):
         parameters = list(layer.parameters())

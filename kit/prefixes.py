@@ -16,8 +16,8 @@ def shared_length(rows: list) -> int:
 
 
 def can_share(model) -> bool:
-    """Whether rows may have their padding behind what they share. A sliding window counts padding,
-    and a recurrent layer reads it."""
+    """Whether rows may have their padding behind what they share, and be read in two passes. A
+    sliding window counts padding, and a recurrent layer reads it."""
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     return set(kinds) == {"full_attention"} and not window
@@ -81,8 +81,8 @@ def repeat_rows(cache, indices) -> None:
 # --------------------------------------------------------------------------------------------------
 def last_hidden(model, input_ids, rows: list[list[int]]):
     """The last layer's hidden states of rows, which input_ids (B, T) has padded on the right:
-    (B, T, H). Attention is causal, so what all rows begin with is the same in each, and its
-    gradient is their sum."""
+    (B, T, H). Attention is causal, so the states of what all rows begin with are the same in each;
+    the gradient of theirs is the sum of the rows'. Gradient checkpointing allows no cache."""
     start = shared_length(rows)
     checkpointed = model.training and getattr(model, "is_activation_checkpointing", False)
     if len(input_ids) < 2 or start < ALIKE or checkpointed or not can_share(model):

@@ -1,7 +1,7 @@
 """Several processes (torchrun): each has the whole model and does its share.
 
-Every loss is divided by the tokens of the whole batch, so that sums over ranks make one process of
-them.
+Every loss is divided by the answers or tokens of the whole batch, so that sums over ranks make one
+process of them.
 """
 
 import os

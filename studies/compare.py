@@ -1,13 +1,14 @@
 """Every method, or every ablation of SD-Zero, on the same budgets of samples and several seeds.
 
-    python eval.py compare                                     # SD-Zero, the baselines, two more
+    python eval.py compare                                     # SD-Zero, the baselines, three more
     python eval.py compare --table ablations --seeds 2         # parts of SD-Zero
     python eval.py compare --budgets 96 --seeds 1 --rows SD-Zero,RFT --eval-questions 10
     python eval.py compare --model Qwen/Qwen3-4B-Instruct --task math
 
 A run is `python sdzero.py ...` or `python baselines.py METHOD ...` in a process and a folder of its
 own, OUT/runs/ROW-BUDGET-SEED. Finished runs are kept and stopped ones go on: start the same command
-again. Other options of these two programs hold for every row whose program has them.
+again. Other options of these two programs hold for every row whose program has them, those of --own
+for one row alone.
 
 It prints means over seeds with 95 % t-intervals (of one seed: Wilson's, over questions), and how
 far SD-Zero leads each row, paired by seed. Writes OUT/results.json and OUT/curve.png, or
@@ -50,7 +51,7 @@ ACCURACIES = ("accuracy", "accuracy_greedy")
 class CompareConfig(baselines.BaselineConfig):
     table: Literal["methods", "ablations"] = option(
         "methods",
-        "methods: SD-Zero, the paper's baselines and two more; ablations: parts of SD-Zero",
+        "methods: SD-Zero, the paper's baselines and three more; ablations: parts of SD-Zero",
         heading="the comparison",
     )
     seeds: int = option(5, "runs of each row, with seeds 0, 1, ...", least=1)
@@ -107,7 +108,7 @@ SHOWN |= {
 # The tables: {row: options of its program}. With a "method" of baselines.py it is that program's.
 # --------------------------------------------------------------------------------------------------
 def methods_table(given: dict) -> dict[str, dict]:
-    """SD-Zero, the paper's baselines, and two more."""
+    """SD-Zero, the paper's baselines, and three rows that it lacks."""
     # the embedded model's presets are tuned for the default rows; these want other epochs
     tuned = is_tiny(given.get("model", sdzero.Config.model))
 
@@ -331,10 +332,12 @@ def own_settings(cfg: CompareConfig, table: dict[str, dict]) -> dict[str, dict]:
         row, _, words = (text.strip() for text in clause.partition(":"))
         if row not in table:
             raise UserError(f"--own: no row {row!r} in this table; there are {', '.join(table)}")
+        if row in found:
+            raise UserError(f"--own names {row} twice")
         found[row] = parse_options(shlex.split(words), CompareConfig, "", prog=f"--own, {row}")
         for name in found[row]:
-            if name in NOT_PASSED or not program_has(name, table[row]):
-                raise UserError(f"--own: {row} has no {flag_of(name)} of its own")
+            if name in (*NOT_PASSED, *BASE) or not program_has(name, table[row]):
+                raise UserError(f"--own: {flag_of(name)} cannot be {row}'s own")
     return found
 
 
@@ -348,15 +351,15 @@ def jobs_of(cfg: CompareConfig, passed: dict) -> list[Job]:
     rows = chosen_rows(cfg, list(tables[budgets[0]]))
     if said := left_out(passed, {row: tables[budgets[0]][row] for row in rows}):
         print(said)
-    given = own_settings(cfg, tables[budgets[0]])
+    own = own_settings(cfg, tables[budgets[0]])
 
     jobs = []
     for seed in range(cfg.seeds):
         for budget in budgets[::-1]:
             for row in rows:
-                own = tables[budget][row]
-                options = {"samples": budget, **of_program(passed, own), **own}
-                options |= given.get(row, {})
+                of_table = tables[budget][row]
+                options = {"samples": budget, **of_program(passed, of_table), **of_table}
+                options |= own.get(row, {})
                 options["seed"] = seed
                 options["out"] = str(folder_of_row(Path(cfg.out), row, budget, seed))
                 jobs.append(Job(row, budget, seed, options))

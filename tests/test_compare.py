@@ -178,9 +178,11 @@ def test_fresh_removes_what_compare_wrote_into_a_runs_folder(tmp_path, started):
         (["--seeds", "0"], "--seeds must be at least 1"),
         (["--tabel", "methods"], "did you mean --table?"),
         (["--own", "PPO: --lr 1e-5"], "no row 'PPO'"),
-        (["--own", "SD-Zero: --lr 1e-5"], "SD-Zero has no --lr of its own"),
-        (["--own", "RFT: --seed 3"], "RFT has no --seed of its own"),
+        (["--own", "SD-Zero: --lr 1e-5"], "--lr cannot be SD-Zero's own"),
+        (["--own", "RFT: --seed 3"], "--seed cannot be RFT's own"),
         (["--own", "RFT: --epochs many"], "--epochs"),
+        (["--own", "RFT: --eval-questions 3"], "--eval-questions cannot be RFT's own"),
+        (["--own", "RFT: --epochs 2; RFT: --lr 1e-5"], "names RFT twice"),
     ],
 )
 def test_what_it_cannot_do_is_said_before_anything_is_written(tmp_path, capsys, words, message):

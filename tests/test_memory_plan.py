@@ -291,6 +291,15 @@ def test_where_nothing_fits_the_run_stops_before_the_model_is_loaded(monkeypatch
         memory_plan.fill_in(bare("Qwen/Qwen3-0.6B"), "cuda")
 
 
+def test_a_divergence_of_a_forks_own_is_planned_as_the_largest():
+    s, cfg = known_sizes("Qwen/Qwen3-4B"), bare("Qwen/Qwen3-4B")
+    chunks = {}
+    for name in ("reverse", "mixed", "jensen"):
+        parts = memory_plan.memory(s, replace(cfg, divergence=name))["phase 2: training"]
+        chunks[name] = parts["loss chunk"]
+    assert chunks["jensen"] == chunks["mixed"] > chunks["reverse"]
+
+
 def test_on_a_cpu_nothing_is_filled_in():
     cfg = Config()
     assert memory_plan.fill_in(cfg, "cpu") is cfg
