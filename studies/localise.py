@@ -227,7 +227,7 @@ def picture_of(sample: dict) -> str:
     if "first_wrong" in sample:
         caption.append("Line: the first wrong token.")
     right, question = sample["question"]["answer"], question_in(sample["question"]["prompt"])
-    title = " ".join(question.split()) if len(question) < 60 else "A wrong answer"
+    title = " ".join(question.split()) if len(question) < 70 else "A wrong answer"
     title += f" (right: {right})" * isinstance(right, str)
     return kit.token_picture.token_picture(sample, title, caption)
 
