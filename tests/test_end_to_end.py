@@ -114,9 +114,9 @@ def test_a_base_model_of_another_family_goes_through_too(tmp_path, capsys):
         row = {"question": largest_of(numbers)["content"], "answer": max(numbers)}
         rows.append({**row, "demonstration": f"\\boxed{{{max(numbers)}}}"})
     common = ["--chat-template", "plain", "--data", write_lines(tmp_path / "max3.jsonl", rows)]
-    common += "--max-tokens 8 --eval-questions 2 --eval-samples 1 --warmup-steps 1".split()
+    common += "--max-tokens 8 --eval-questions 2 --eval-samples 1".split()
     few = "--srt-questions 3 --distil-questions 2 --revisions 1 --srt-epochs 1".split()
-    few += "--srt-lr 2e-5 --distil-lr 2e-5 --distil-batch 2".split()
+    few += "--srt-lr 2e-5 --distil-lr 2e-5 --distil-batch 2 --warmup-steps 1".split()
 
     untrained = ["--model", model, "--out", str(tmp_path / "base"), *common, *few]
     assert sdzero.main(untrained) == 2
@@ -124,7 +124,7 @@ def test_a_base_model_of_another_family_goes_through_too(tmp_path, capsys):
 
     sft = ["sft", "--model", model, "--out", str(tmp_path / "sft"), *common]
     sft += "--srt-questions 16 --distil-questions 8 --epochs 2 --batch 6 --lr 5e-5".split()
-    assert baselines.main([word for word in sft if word not in ("--warmup-steps", "1")]) == 0
+    assert baselines.main(sft) == 0
     taught = ["--model", str(tmp_path / "sft/sft"), "--out", str(tmp_path / "run"), *common, *few]
     assert sdzero.main(taught) == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
