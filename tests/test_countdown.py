@@ -162,7 +162,7 @@ def test_questions_are_solvable_and_different(numbers, largest):
 def test_four_sets_and_the_grader_of_the_task():
     cfg = sdzero.make_config(task="countdown", srt_questions=5, distil_questions=5)
     sets = load_questions(cfg)
-    assert [len(part) for part in sets.values()] == [500, 500, 5, 5]
+    assert [len(part) for part in sets.values()] == [150, 150, 5, 5]
     with sdzero.make_grader(cfg) as grader:
         assert grader.task == "countdown"
         asked = sets["srt"]
