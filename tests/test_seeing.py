@@ -154,7 +154,7 @@ def test_hostile_text_is_text(run):
         }
     (run / "revisions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     saved = json.loads((run / "config.json").read_text())
-    saved |= {"system": HOSTILE, "phrase_if_right": "long " * 2000}
+    saved |= {"system": HOSTILE, "phrase_if_right": "long " * 850}
     (run / "config.json").write_text(json.dumps(saved))
     page, text = page_of(run)
     assert "<script" not in text and "<img" not in text
