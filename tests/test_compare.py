@@ -50,19 +50,19 @@ def results_of(out, name="results.json"):
 # --------------------------------------------------------------------------------------------------
 def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, started):
     out = tmp_path / "compare"
-    words = ["--seeds", "2", "--budgets", "24,48", "--rows", f"SD-Zero,{SFT}"]
+    words = ["--seeds", "2", "--budgets", "24,48", "--rows", f"SD-Zero,{SFT},GRPO"]
     words += ["--srt-epochs", "2"]
     assert compared(out, *words) == 0
     result, printed = results_of(out), capsys.readouterr().out
-    assert len(started) == 8 and not result["failed"]
-    assert f"lacks it: --srt-epochs for {SFT}\n" in printed
+    assert len(started) == 12 and not result["failed"]
+    assert f"lacks it: --srt-epochs for {SFT}, GRPO\n" in printed
     rows = {(r["method"], r["budget"]): r for r in result["rows"]}
-    places = [("SD-Zero", 24), (SFT, 24), ("SD-Zero", 48), (SFT, 48)]
+    places = [("SD-Zero", 24), (SFT, 24), ("GRPO", 24), ("SD-Zero", 48), (SFT, 48), ("GRPO", 48)]
     assert list(rows) == [("base", 0), *places]
 
     ours, sft = rows["SD-Zero", 48], rows[SFT, 48]
     assert ours["samples"]["values"] == [48, 48] and ours["seeds"] == [0, 1]
-    assert rows["SD-Zero", 24]["samples"]["values"] == [24, 24] and sft["samples"]["mean"] == 0
+    assert rows["GRPO", 24]["samples"]["values"] == [24, 24] and sft["samples"]["mean"] == 0
     for i, seed in enumerate(ours["seeds"]):  # the table says what the run says
         run = results_of(out / "runs" / f"sd-zero-48-{seed}")
         assert ours["accuracy"]["values"][i] == run["sdzero"]["accuracy"]
@@ -76,14 +76,14 @@ def test_each_row_is_trained_once_and_reported_as_measured(tmp_path, capsys, sta
 
     lead = sft["sdzero_leads_by"]["accuracy"]
     assert lead["mean"] == pytest.approx(ours["accuracy"]["mean"] - sft["accuracy"]["mean"])
-    assert SFT in printed and "[8/8]" in printed
+    assert SFT in printed and "[12/12]" in printed
     assert (out / "curve.png").stat().st_size > 10_000
     page = (out / "page.html").read_text()
     assert SFT in page and page.count("python sdzero.py") == 2 and f"page: {out}" in printed
 
     before = snapshot(out / "runs")
     assert compared(out, *words) == 0  # finished runs are kept
-    assert len(started) == 8 and snapshot(out / "runs") == before
+    assert len(started) == 12 and snapshot(out / "runs") == before
     assert results_of(out)["rows"] == result["rows"]
 
 
