@@ -66,7 +66,7 @@ def source_of(model: str) -> tuple[str, dict]:
 
 def load_tokenizer(cfg):
     """The tokenizer of cfg.model, with cfg.chat_template. Raises UserError where it has none."""
-    tokenizer = copy.deepcopy(read_by("AutoTokenizer", cfg.model))
+    tokenizer = read_by("AutoTokenizer", cfg.model)
     whose = f"--chat-template {cfg.chat_template}" if cfg.chat_template else f"of {cfg.model}"
     if cfg.chat_template == "plain":
         tokenizer.chat_template = plain_template(tokenizer)
@@ -93,14 +93,16 @@ def load_tokenizer(cfg):
 
 
 def read_by(auto: str, model: str):
-    """What one of transformers' Auto classes reads of a model. Raises UserError."""
+    """What one of transformers' Auto classes reads of a model; the caller may change it. Raises
+    UserError."""
     import transformers
 
     name, source = source_of(model)
     try:
         if source:
             file = Path(name) / source["gguf_file"]
-            return read_gguf(auto, name, source["gguf_file"], file.stat().st_mtime_ns)
+            changed = file.stat().st_mtime_ns
+            return copy.deepcopy(read_gguf(auto, name, source["gguf_file"], changed))
         return getattr(transformers, auto).from_pretrained(name)
     except (OSError, ValueError) as e:
         raise cannot_load(model, e) from e
@@ -156,7 +158,7 @@ def load_model(cfg):
     import transformers
 
     name, source = source_of(cfg.model)
-    config = {"config": copy.deepcopy(read_by("AutoConfig", cfg.model))} if source else {}
+    config = {"config": read_by("AutoConfig", cfg.model)} if source else {}
     once = gguf_files.looked_through_once() if source else contextlib.nullcontext()
     try:
         # fp32 first: bfloat16 training needs the bits below bfloat16 (split_weights)

@@ -125,7 +125,7 @@ def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
     parts["moments"] = 2 * kept * moment
     parts["libraries"] = CONTEXT if gpu else PROCESS
     if phase == 2:
-        parts["teacher"] = n * trained - (teacher_on_host(s, cfg) if offloaded else 0)
+        parts["teacher"] = n * trained - (teacher_on_host(s, cfg) if gpu else 0)
     return parts
 
 

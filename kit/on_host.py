@@ -22,22 +22,25 @@ def streamed(model, device):
     longest list of modules."""
     lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
     for layer in max(lists, key=len):
-        parameters = list(layer.parameters())
-        homes = [at_home(p.data) for p in parameters]
-        for p, home in zip(parameters, homes):
+        stream(layer, device)
+    return model
+
+
+def stream(layer, device) -> None:
+    """Its weights at home, and their copies on `device` while it calculates."""
+    homes = [(p, at_home(p.data)) for p in layer.parameters()]
+
+    def come(*_):
+        for p, home in homes:
+            p.data = home.to(device, non_blocking=True, copy=True)
+
+    def go(*_):
+        for p, home in homes:
             p.data = home
 
-        def come(layer, _, parameters=parameters, homes=homes):
-            for p, home in zip(parameters, homes):
-                p.data = home.to(device, non_blocking=True, copy=True)
-
-        def go(layer, *_, parameters=parameters, homes=homes):
-            for p, home in zip(parameters, homes):
-                p.data = home
-
-        layer.register_forward_pre_hook(come)
-        layer.register_forward_hook(go, always_call=True)
-    return model
+    go()
+    layer.register_forward_pre_hook(come)
+    layer.register_forward_hook(go, always_call=True)
 
 
 def at_home(tensor):

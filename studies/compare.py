@@ -80,28 +80,9 @@ NOT_PASSED = {
     **dict.fromkeys(("table", "seeds", "budgets", "rows", "own", "jobs", "out"), ""),
 }
 # What --help shows of the programs' options; all the others are options here too.
-SHOWN = {
-    "table",
-    "seeds",
-    "budgets",
-    "rows",
-    "own",
-    "jobs",
-    "out",
-    "model",
-    "task",
-    "device",
-    "data",
-}
-SHOWN |= {
-    "digits",
-    "numbers",
-    "largest",
-    "unsafe_exec",
-    "eval_questions",
-    "eval_samples",
-    "eval_split",
-}
+SHOWN = {"table", "seeds", "budgets", "rows", "own", "jobs", "out"}
+SHOWN |= {"model", "task", "device", "data", "digits", "numbers", "largest", "unsafe_exec"}
+SHOWN |= {"eval_questions", "eval_samples", "eval_split"}
 
 
 # --------------------------------------------------------------------------------------------------

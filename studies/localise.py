@@ -226,8 +226,9 @@ def picture_of(sample: dict) -> str:
     ]
     if "first_wrong" in sample:
         caption.append("Line: the first wrong token.")
-    right, question = sample["question"]["answer"], question_in(sample["question"]["prompt"])
-    title = " ".join(question.split()) if len(question) < 70 else "A wrong answer"
+    right = sample["question"]["answer"]
+    question = " ".join(question_in(sample["question"]["prompt"]).split())
+    title = question if len(question) < 70 else "A wrong answer"
     title += f" (right: {right})" * isinstance(right, str)
     return kit.token_picture.token_picture(sample, title, caption)
 

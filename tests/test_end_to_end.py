@@ -6,9 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 from toys import HERE, gemma, lines_of, smollm2, write_lines
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import baselines
 import kit
@@ -36,6 +35,12 @@ def largest_of(numbers):
     return {"role": "user", "content": f"Which is the largest of {a}, {b} and {c}?"}
 
 
+def triples(n):
+    """n times three numbers of two digits, always the same."""
+    g = np.random.default_rng(0)
+    return [g.choice(np.arange(10, 100), 3, replace=False).tolist() for _ in range(n)]
+
+
 @pytest.fixture(scope="module")
 def smollm2_run(tmp_path_factory):
     """(run folder, weights as the .gguf file gave them, how often that file was looked through):
@@ -48,11 +53,7 @@ def smollm2_run(tmp_path_factory):
     for numbers in ([31, 84, 57], [92, 18, 40]):
         answer = {"role": "assistant", "content": f"\\boxed{{{max(numbers)}}}"}
         shots += [largest_of(numbers), answer]
-    g = np.random.default_rng(0)
-    rows = []
-    for _ in range(24):
-        numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
-        rows.append({"prompt": [*shots, largest_of(numbers)], "answer": max(numbers)})
+    rows = [{"prompt": [*shots, largest_of(three)], "answer": max(three)} for three in triples(24)]
     options = """--max-tokens 10 --srt-questions 7 --distil-questions 2 --eval-questions 1
         --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 2
         --distil-lr 2e-5 --warmup-steps 1"""
@@ -85,7 +86,8 @@ def test_smollm2_goes_through_both_phases(smollm2_run):
     records = lines_of(folder / "revisions.jsonl")
     rewards = {r["init_reward"] for r in records} | {r["revised_reward"] for r in records}
     assert rewards == {0.0, 1.0}
-    saved = [load_file(folder / name / "model.safetensors") for name in ("srt", "sdzero")]
+    models = [AutoModelForCausalLM.from_pretrained(folder / name) for name in ("srt", "sdzero")]
+    saved = [{name: p.detach() for name, p in m.named_parameters()} for m in models]
     for a, b in itertools.combinations([base, *saved], 2):
         assert set(a) == set(b)
         assert max(float((a[name] - b[name]).abs().max()) for name in a) > 1e-6
@@ -106,10 +108,8 @@ def test_a_base_model_of_another_family_goes_through_too(tmp_path, capsys):
     """gemma-3-270m: sliding windows, 262,000 words, no chat template, and it has not learnt where
     an answer ends. As it is, no revision can be verified, and that is said; fine-tuned on a few
     worked answers it ends them, and goes through both phases."""
-    model, g = gemma(tmp_path), np.random.default_rng(0)
-    rows = []
-    for _ in range(40):
-        numbers = g.choice(np.arange(10, 100), 3, replace=False).tolist()
+    model, rows = gemma(tmp_path), []
+    for numbers in triples(40):
         row = {"question": largest_of(numbers)["content"], "answer": max(numbers)}
         rows.append({**row, "demonstration": f"\\boxed{{{max(numbers)}}}"})
     common = ["--chat-template", "plain", "--data", write_lines(tmp_path / "max3.jsonl", rows)]

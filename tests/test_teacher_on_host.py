@@ -3,7 +3,6 @@
 import pytest
 import torch
 from toys import (
-    Config,
     as_samples,
     gradients,
     plain_run,
@@ -18,6 +17,7 @@ import kit
 import sdzero
 from kit.memory_plan import host_bytes, memory, teacher_on_host
 from kit.sizes import known_sizes
+from sdzero import Config
 
 IDS = torch.arange(12).reshape(2, 6)
 
@@ -80,7 +80,7 @@ def test_phase_2_has_the_same_gradient_with_it():
     assert found[0][0] == found[1][0] and relative(found[1][1], found[0][1]) == 0
 
 
-def test_on_a_cpu_and_with_adapters_nothing_moves():
+def test_on_a_cpu_nothing_moves():
     teacher = sdzero.frozen_copy(random_model(1), offload=True)
     assert not any(layer._forward_pre_hooks for layer in teacher.base_model.layers)
 

