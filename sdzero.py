@@ -13,7 +13,7 @@ reward r, and writes a better answer.
     which the teacher gives after it has read all of y and its verdict:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
     From time to time the teacher may be set to the student (--sync-every).
-  (Averaged over answers; --reduction mean averages over all tokens of a batch instead.)
+  (Averaged over responses; --reduction mean averages over all tokens of a batch instead.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
@@ -25,14 +25,14 @@ memory, several processes, resuming, loading, seeds): what makes this robust and
 idea. Only its trimming and its selection touch what is trained on.
 
 Words, one for one thing:
-  question   a dict: "prompt" (text or chat messages), "answer", perhaps "demonstration", a worked
-             solution, which baselines alone read
-  context    the token ids that a model reads before it answers: chat(x), or the reviser's
+  question   a dict: "prompt" (text or chat messages), "answer" (the right one), perhaps a worked
+             solution, "demonstration", for baselines
+  context    the token ids in front of a response: chat(x), or the reviser's
   response   y, the token ids that it then sampled; with its end token, if it came to one
   rollout    sampling a response from the policy, the model that is trained, and grading it
   sample     what a rollout gives, a dict: a response's ids, context, text, reward and question
-  record     x, y_init, P_r, y_revised, a tuple of the paper's D_revision: what phase 1 collects, a
-             dict, a line of revisions.jsonl
+  record     a dict, a line of revisions.jsonl, a tuple of the paper's D_revision: x, y_init (the
+             first answer), P_r, y_revised (its revision)
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
 """
@@ -94,7 +94,7 @@ class Config:
     data: str = option(
         "", "file of questions and answers, or tests (docs/data.md)", heading="questions"
     )
-    reward: str = option("", "FILE.py:function of your own, (response, row) -> 0 or 1")
+    reward: str = option("", "FILE.py:function of your own, (response, question) -> 0 or 1")
     gym_options: str = option("", "gym: its difficulty, key=value,key=value")
     digits: int = option(4, "arith: digits of each number", least=1, most=18)
     numbers: int = option(4, "countdown: how many numbers a task has", least=2, most=8)
@@ -164,7 +164,7 @@ class Config:
     srt_beta2: float = option(0.95, "AdamW's second beta; the first is 0.9", above=0, most=0.9999)
     reduction: Literal["sum", "mean"] = option(
         "sum",
-        "in both phases: sum over an answer's tokens, mean over answers (Eq. 1, 2, 4); or mean "
+        "in both phases: sum over a response's tokens, mean over responses (Eq. 1, 2, 4); or mean "
         "over the tokens of a batch",
     )
 
@@ -184,7 +184,7 @@ class Config:
     distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
     sync_every: int = option(0, "steps between teacher := student; 0: frozen teacher", least=0)
     rounds: int = option(1, "parts of phase 2; teacher := student between two", least=1)
-    show_every: int = option(0, "steps between answers shown, tokens in colour; 0: none", least=0)
+    show_every: int = option(0, "steps between responses shown, tokens in colour; 0: none", least=0)
     kl_clip: float = option(0.0, "cap on a token's divergence, flat above; 0: off", least=0)
     grad_clip: float = option(1.0, "largest gradient norm, in both phases", above=0)
 
@@ -209,7 +209,7 @@ class Config:
     )
     eval_every: int = option(0, "steps of phase 2 between evaluations (Fig. 5); 0: none", least=0)
     eval_samples: int = option(
-        8, "sampled answers per question, besides one greedy answer and one revision", least=1
+        8, "sampled responses per question, besides a greedy one and a revision", least=1
     )
 
 
@@ -261,7 +261,7 @@ def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
 
 
 def chat_ids(tokenizer, prompt) -> list[int]:
-    """chat(x): the ids of the user's turn, or of several turns, up to where the answer begins."""
+    """chat(x): the ids of the user's turn, or of several turns, up to where a response begins."""
     messages = kit.questions.as_turns(prompt)  # [{"role": "user", "content": prompt}]
     how = {"add_generation_prompt": True, "return_dict": False, "enable_thinking": False}
     return list(tokenizer.apply_chat_template(messages, **how))
@@ -281,7 +281,7 @@ def reviser_ids(run, context: list[int], response: list[int], reward: float) -> 
     """chat(x) + y + "\\n\\n" + P_r + "\\n\\n": the reviser's context, all in the assistant's turn.
 
     The one idea of the paper; both phases build it here. y loses its end token, or the turn would
-    be over (a y that was cut off has none to lose). What follows is a new answer in phase 1, and
+    be over (a y that was cut off has none to lose). What follows is its revision in phase 1, and
     y once more, as it was sampled, in phase 2.
     """
     phrase = phrase_for(run, reward)
@@ -368,7 +368,7 @@ def rollouts(
 # --------------------------------------------------------------------------------------------------
 def make_grader(cfg: Config):
     """The verifier of cfg.task, verify.Grader: a context manager with grade(texts, answers), a 0.0
-    or 1.0 each, and timeouts, how many answers took too long. Your own can stand here."""
+    or 1.0 each, and timeouts, how many texts took too long. Your own can stand here."""
     return kit.rewards.verifier(cfg)
 
 
@@ -722,7 +722,7 @@ def srt(run: Run, model) -> None:
     if not cfg.srt_in_turn:
         fine_tune(run, model, rows_of_each(records, cfg), "srt", how)
         return
-    # the authors' code: L_generation on corrected answers, then L_revision on others
+    # the authors' code: L_generation on corrected records, then L_revision on others
     by_right = sorted(records, key=lambda record: -record["init_reward"])
     others, rest = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
     if run.folder.saved.get("phase") != "srt 2":
@@ -825,7 +825,7 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         if schedule.distils:  # "kl": nats of a response
             stats["kl"] = stats["loss"] * (stats["length"] if cfg.reduction == "mean" else 1)
             stats["synchronised"] = schedule.synchronises(step)
-            stats |= kit.disagreement.told(run, step, samples)  # "entropy"; shows an answer
+            stats |= kit.disagreement.told(run, step, samples)  # "entropy"; shows one
         run.folder.log(phase, step, **stats)
 
 
@@ -861,7 +861,7 @@ def distil(run: Run, student, loss=None) -> None:
 # Evaluation
 # --------------------------------------------------------------------------------------------------
 def evaluate(run: Run, model, questions: list[dict], name: str, revise: bool = True) -> dict:
-    """Accuracy of cfg.eval_samples sampled and one greedy answer, and generate-then-revise of the
+    """Accuracy of cfg.eval_samples sampled and one greedy response, and generate-then-revise of the
     first sample (Sec. 3.2).
 
     Seeds and questions are the same for every model, so that differences are paired. "scores" holds
@@ -970,7 +970,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
 
 def content_of(cfg: Config, questions: dict, tokenizer) -> dict[str, str]:
     """What a run depends on beside its options. It must not go on where this changes: its journal's
-    answers would meet other questions."""
+    responses would meet other questions."""
     phrases = phrase_ids(tokenizer, control_phrases(cfg, kit.loading.model_type(cfg.model)))
     run = Run(cfg, tokenizer, None, questions, phrases, end_ids=[], room=None)  # no model yet
     prompt = chat_ids(tokenizer, any_question(run)["prompt"])  # serves as a response too

@@ -4,7 +4,7 @@ r"""The rewards: 1.0 for a right answer, 0.0 for a wrong one, for mathematics an
     code_reward(response, tests)     whether the last ```python block passes every test
     Grader("math" | "code")          the same for whole batches, in warm worker processes
     Grader("countdown")              whether an expression joins given numbers to a target
-    OwnGrader("FILE.py", "NAME")     a function of your own: (response, row) -> 0 or 1
+    OwnGrader("FILE.py", "NAME")     a function of your own: (response, question) -> 0 or 1
     python verify.py ROWS.jsonl      grade a file and say what failed, and why
 
 What counts as the answer is the same in collection, distillation and evaluation, and decided in one

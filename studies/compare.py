@@ -315,7 +315,11 @@ def own_settings(cfg: CompareConfig, table: dict[str, dict]) -> dict[str, dict]:
             raise UserError(f"--own: no row {row!r} in this table; there are {', '.join(table)}")
         if row in found:
             raise UserError(f"--own names {row} twice")
-        found[row] = parse_options(shlex.split(words), CompareConfig, "", prog=f"--own, {row}")
+        try:
+            words = shlex.split(words)
+        except ValueError as e:
+            raise UserError(f"--own, {row}: {str(e).lower()} in {words!r}") from None
+        found[row] = parse_options(words, CompareConfig, "", prog=f"--own, {row}")
         for name in found[row]:
             if name in (*NOT_PASSED, *BASE) or not program_has(name, table[row]):
                 raise UserError(f"--own: {flag_of(name)} cannot be {row}'s own")

@@ -181,6 +181,7 @@ def test_fresh_removes_what_compare_wrote_into_a_runs_folder(tmp_path, started):
         (["--own", "SD-Zero: --lr 1e-5"], "--lr cannot be SD-Zero's own"),
         (["--own", "RFT: --seed 3"], "--seed cannot be RFT's own"),
         (["--own", "RFT: --epochs many"], "--epochs"),
+        (["--own", "RFT: --chat-template 'plain"], "--own, RFT: no closing quotation"),
         (["--own", "RFT: --eval-questions 3"], "--eval-questions cannot be RFT's own"),
         (["--own", "RFT: --epochs 2; RFT: --lr 1e-5"], "names RFT twice"),
     ],
