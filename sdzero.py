@@ -28,11 +28,11 @@ Words, one for one thing:
   question   a dict: "prompt" (text or chat messages), "answer" (the right one), perhaps a worked
              solution, "demonstration", for baselines
   context    the token ids in front of a response: chat(x), or the reviser's
-  response   y, the token ids that it then sampled; with its end token, if it came to one
+  response   y, the token ids that the model then sampled; with its end token, if it came to one
   rollout    sampling a response from the policy, the model that is trained, and grading it
   sample     what a rollout gives, a dict: a response's ids, context, text, reward and question
-  record     a dict, a line of revisions.jsonl, a tuple of the paper's D_revision: x, y_init (the
-             first answer), P_r, y_revised (its revision)
+  record     a dict, a line of revisions.jsonl: x, y_init (the first answer), P_r, y_revised (its
+             revision); those that are kept are the paper's D_revision
   row        a sequence to train on: token ids, and where its targets start
   pass       rows that go through the model together; a step is one or more passes
 """
@@ -225,9 +225,9 @@ def make_config(cls=Config, /, **given) -> Config:
     if cfg.data and cfg.task == "arith":
         cfg.task = "math"
     if not cfg.out:
-        name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, cfg.method, str(cfg.seed)]
-        name = "-".join(part for part in name if part != "sdzero")
-        cfg.out = str(Path("out") / name.replace(":", "-"))
+        method = [cfg.method] if cfg.method != "sdzero" else []
+        name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, *method, str(cfg.seed)]
+        cfg.out = str(Path("out") / "-".join(name).replace(":", "-"))
     kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
@@ -319,7 +319,7 @@ def in_phase(run: Run, phase: str) -> Run:
     """The run with the sampling settings of phase "distil" or "eval", where it has its own."""
     cfg, names = run.cfg, ("temperature", "top_p", "max_tokens")
     own = {name: getattr(cfg, f"{phase}_{name}") or getattr(cfg, name) for name in names}
-    # an evaluation between two steps of phase 2 still follows the general ones
+    # settled before those change: an evaluation between two steps of phase 2 keeps to them
     own |= {f"eval_{name}": getattr(cfg, f"eval_{name}") or getattr(cfg, name) for name in names}
     return replace(run, cfg=replace(cfg, **own))
 
@@ -375,7 +375,7 @@ def make_grader(cfg: Config):
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
     """The reward check (Sec. 2): r(y, a) = 1 if the final answer of y is a, else 0 -> samples.
 
-    A response that was cut off is wrong, whatever it says so far. None is empty.
+    A response that was cut off is wrong, whatever it says so far. No response is empty.
     """
     samples = [
         {
@@ -405,9 +405,9 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
 
 # --------------------------------------------------------------------------------------------------
-# Losses. Each is a function of logits (n, V), at least fp32, that gives one value per token (n,).
+# Losses. Each divergence is a function of logits (n, V), at least fp32: one value per token (n,).
 # kit.losses.token_loss makes the logits of N tokens from hidden states, chunk by chunk (slices of
-# the N), and takes the gradient of each chunk at once: they are never whole in memory.
+# the N), and takes a chunk's gradient before the next one: they are never whole in memory.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -417,8 +417,8 @@ def kl(p_logits, q_logits):
 
 
 def fast_kl(p_logits, q_logits):
-    """kl() in half the memory and time, tested equal to it in value and in both gradients; logits
-    stay as they are. To train on the formula itself, return kl(p_logits, q_logits) here."""
+    """kl() in half the memory and time, tested equal to it in value and in both gradients; its
+    inputs stay as they are. To train on the formula itself, return kl(p_logits, q_logits) here."""
     return kit.losses.KLInPlace.apply(p_logits, q_logits)
 
 
@@ -503,8 +503,8 @@ def targets_of(model, responses: list[list[int]]):
 def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
     """Add the gradient of loss_of(all rows) to the model's, pass by pass; returns that loss.
 
-    loss_of(indices of a pass's rows) is divided by what the whole step has, tokens or samples, so
-    the gradient does not depend on how rows are put into passes. lengths: tokens of each row.
+    loss_of(indices of a pass's rows) divides by what the whole step has (tokens, records, samples),
+    so the gradient does not depend on how rows are put into passes. lengths: tokens of each row.
     in_passes puts them so that they fit in memory, tries again from clean gradients where they did
     not, and sums over processes.
     """
@@ -715,20 +715,20 @@ def srt_records(run: Run, model) -> list[dict]:
 
 
 def srt(run: Run, model) -> None:
-    """Phase 1: collect revisions, and fine-tune on the verified ones."""
+    """Phase 1: collect revisions, and fine-tune on those that are kept."""
     cfg = run.cfg
     records = [record for record in srt_records(run, model) if record["kept"]]
     how = Training(cfg.srt_epochs, cfg.srt_batch, cfg.srt_lr, cfg.srt_weight_decay, cfg.srt_beta2)
     if not cfg.srt_in_turn:
         fine_tune(run, model, rows_of_each(records, cfg), "srt", how)
         return
-    # the authors' code: L_generation on corrected records, then L_revision on others
+    # the authors' code: Eq. 2 on records whose first answer was wrong, then Eq. 1 on others
     by_right = sorted(records, key=lambda record: -record["init_reward"])
-    others, rest = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
+    for_eq1, for_eq2 = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
     if run.folder.saved.get("phase") != "srt 2":
         alone = replace(cfg, l_revision=False, l_generation="wrong")
-        fine_tune(run, model, rows_of_each(rest, alone), "srt", how)
-    fine_tune(run, model, rows_of_each(others, replace(cfg, l_generation="none")), "srt 2", how)
+        fine_tune(run, model, rows_of_each(for_eq2, alone), "srt", how)
+    fine_tune(run, model, rows_of_each(for_eq1, replace(cfg, l_generation="none")), "srt 2", how)
 
 
 def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
@@ -746,7 +746,7 @@ def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
         raise UserError(
             f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
             f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
-            "first answers that there are not"
+            "first answers that there are not (--srt-in-turn: behind --revision-records)"
         )
     return fitting
 
@@ -1015,10 +1015,10 @@ def introduce(run: Run, model) -> None:
     if folder.saved:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
-    answer = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
+    wrong = run.tokenizer.encode("(a wrong answer)", add_special_tokens=False)
     folder.alarms.look_at_template(run.tokenizer, cfg)
     show("the generator's prompt", run.tokenizer.decode(prompt))
-    show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, answer, 0.0)))
+    show("the reviser's prompt", run.tokenizer.decode(reviser_ids(run, prompt, wrong, 0.0)))
 
 
 def show(title: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""README's anchors into sdzero.py point at the lines where their names are defined now:
+"""README's anchors into sdzero.py, and the hunks of its diffs, point at the lines they mean now:
 
 python tests/renew_anchors.py
 """
@@ -23,7 +23,34 @@ def renewed(text: str, source: str) -> str:
     return re.sub(r"\[`(\w+)`\]\(sdzero\.py#L\d+\)", anchor, text)
 
 
+def with_hunks_renewed(text: str, read) -> str:
+    """The text with the first two line numbers of each @@ -1,2 +3,4 @@ of its diffs put right;
+    read(path) is the file that a diff is for."""
+    for diff in re.findall(r"```diff\n(.*?)```", text, flags=re.DOTALL):
+        new = ""
+        for path, hunks in re.findall(
+            r"--- a/(.*)\n\+\+\+ .*\n((?:[@ +-].*\n?|\n)*?)(?=--- |\Z)", diff
+        ):
+            source, grown = read(path), 0
+            part = f"--- a/{path}\n+++ b/{path}\n"
+            for hunk in re.findall(r"@@ .*\n(?:(?!@@ ).*\n)*", hunks):
+                body = hunk.splitlines()[1:]
+                before = [line[1:] for line in body if line[:1] != "+"]
+                after = [line for line in body if line[:1] != "-"]
+                at = source.index("\n" + "\n".join(before) + "\n")
+                number = source.count("\n", 0, at) + 2
+                header = f"@@ -{number},{len(before)} +{number + grown},{len(after)} @@"
+                grown += len(after) - len(before)
+                part += "\n".join([header, *body]) + "\n"
+            new += part
+        text = text.replace(diff, new)
+    return text
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    source = (ROOT / "sdzero.py").read_text(encoding="utf-8")
-    readme.write_text(renewed(readme.read_text(encoding="utf-8"), source), encoding="utf-8")
+    text = with_hunks_renewed(renewed(read("README.md"), read("sdzero.py")), read)
+    (ROOT / "README.md").write_text(text, encoding="utf-8")

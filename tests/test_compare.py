@@ -11,6 +11,7 @@ from toys import lines_of, message_of, snapshot
 
 import baselines
 import eval as evaluation
+import kit
 import sdzero
 from kit.options import parse_options
 from studies import compare, programs
@@ -23,8 +24,8 @@ SFT = "SFT on demonstrations"
 
 @pytest.fixture
 def started(monkeypatch):
-    """The programs run in this process, without waiting seconds for torch. Holds the command lines
-    that were started."""
+    """The programs run in this process, without waiting seconds for torch, and draw no figure of
+    each run. Holds the command lines that were started."""
     commands = []
 
     def in_this_process(command, stdout, **_):
@@ -34,6 +35,7 @@ def started(monkeypatch):
         return SimpleNamespace(returncode=program.main(command[2:]))
 
     monkeypatch.setattr(compare.subprocess, "run", in_this_process)
+    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
     return commands
 
 

@@ -74,9 +74,10 @@ def fork(tmp_path):
 def apply(diff: str, fork: Path) -> None:
     assert len(diff.splitlines()) <= 20
     done = subprocess.run(
-        ["git", "apply", "-"], input=diff, cwd=fork, text=True, capture_output=True
+        ["git", "apply", "--verbose", "-"], input=diff, cwd=fork, text=True, capture_output=True
     )
     assert done.returncode == 0, done.stderr
+    assert "offset" not in done.stderr, "run python tests/renew_anchors.py"
 
 
 def run(fork: Path, *options: str) -> str:
