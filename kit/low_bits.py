@@ -100,10 +100,11 @@ def copy_weights(model) -> list:
 
 def put_weights(model, saved: list) -> None:
     for p, weight in zip(trained(model), saved):
-        is_split = p.dtype == torch.bfloat16
+        half = p.low_bits if p.dtype == torch.bfloat16 else None
         p.data = weight.to(p.device, copy=True)
-        if is_split:
+        if half is not None:
             split_weight(p)
+            p.low_bits = p.low_bits.to(half.device)  # --offload keeps it in CPU memory
 
 
 def take_halves(model) -> list:
@@ -111,10 +112,11 @@ def take_halves(model) -> list:
     return [getattr(p, "low_bits", None) for p in model.parameters()]
 
 
-def put_halves(model, saved: list) -> None:
+def put_halves(model, saved: list, stay: bool = False) -> None:
+    """Beside the weights, or with `stay` where they are: --offload keeps them in CPU memory."""
     for p, low_bits in zip(model.parameters(), saved):
         if low_bits is not None:
-            p.low_bits = low_bits.to(p.device)
+            p.low_bits = low_bits if stay else low_bits.to(p.device)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -213,10 +215,11 @@ def adamw(model, lr: float, weight_decay: float, cfg, beta2: float = 0.95):
     options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     parameters = trained(model)
     moments = getattr(torch, cfg.moments or "float32")
-    group = {"params": parameters, "moments": moments, "offload": cfg.offload}
+    offload = cfg.offload and parameters[0].device.type != "mps"  # which has the CPU's memory
+    group = {"params": parameters, "moments": moments, "offload": offload}
     kind = SplitAdamW
     whole = parameters[0].dtype != torch.bfloat16 and moments == torch.float32
-    if whole and not cfg.offload:
+    if whole and not offload:
         kind, group, options["fused"] = torch.optim.AdamW, {"params": parameters}, True
     if cfg.shard and ranks.world() > 1:
         return shards.sharded(kind, group, options)

@@ -10,8 +10,9 @@ from kit.adapters import adapted
 
 def layers_on_host(model):
     """The model, its layers' weights in CPU memory; embeddings and head stay where they are. A
-    model on a CPU, or one that shares its weights (--lora), is left as it is."""
-    if model.device.type == "cpu" or adapted(model):
+    model on a CPU, or on mps, which has the CPU's memory, is left as it is, and so is one that
+    shares its weights (--lora)."""
+    if model.device.type in ("cpu", "mps") or adapted(model):
         return model
     return streamed(model, model.device)
 

@@ -232,9 +232,9 @@ class RunFolder:
     def restore(self, model, optimizer, teacher=None) -> int:
         """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
         load_own_state(model, self.saved["model"])
-        put_halves(model, self.saved["low_bits"])
+        offload = optimizer.param_groups[0].get("offload", False)
+        put_halves(model, self.saved["low_bits"], stay=offload)
         # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
-        offload = optimizer.param_groups[0].get("offload")
         here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
             if p in here:

@@ -156,7 +156,7 @@ def average(teacher, student, keep: float) -> None:
     with torch.no_grad():
         for ours, theirs in zip(teacher.parameters(), student.parameters()):
             if ours is not theirs:  # with --lora all but the adapters are shared
-                ours.lerp_(theirs, 1 - keep)
+                ours.lerp_(theirs.to(ours.device), 1 - keep)  # --offload keeps ours on the CPU
 
 
 def distil_variant(run, student) -> None:

@@ -7,12 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from toys import random_model, relative, small, train
+from toys import new_folder, random_model, relative, small, train
 from transformers import AutoModelForCausalLM
 
 import kit
 import sdzero
-from kit.low_bits import SplitAdamW, adamw, copy_weights, exact, put_weights, split_weights
+from kit.low_bits import (
+    SplitAdamW,
+    adamw,
+    copy_weights,
+    exact,
+    put_weights,
+    split_weights,
+    take_halves,
+)
 from sdzero import Config
 
 
@@ -224,6 +232,59 @@ def test_weights_are_put_back_exactly(low_precision):
         assert not any(torch.equal(exact(p), w) for p, w in zip(model.parameters(), before))
         put_weights(model, saved)
         assert all(torch.equal(exact(p), w) for p, w in zip(model.parameters(), before))
+
+
+def on_meta(model):
+    """The model somewhere else than in CPU memory, as on a GPU; its low halves stay where they
+    are."""
+    halves, model = take_halves(model), model.to("meta")
+    model.tie_weights()
+    for p, half in zip(model.parameters(), halves):
+        p.low_bits = half
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+@pytest.mark.parametrize("offload", [True, False])
+def test_a_resumed_run_keeps_offloaded_states_in_cpu_memory(tmp_path, offload):
+    model, cfg = random_model(), small(offload=offload)
+    split_weights(model)
+    optimizer = adamw(model, 1e-2, 0.0, cfg)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    sdzero.update(model, optimizer, 1e-2, 1.0)
+    new_folder(tmp_path / "run").save_state("srt", 1, model, optimizer)
+    again, folder = on_meta(model), new_folder(tmp_path / "run")
+    optimizer = adamw(again, 1e-2, 0.0, cfg)
+    assert folder.restore(again, optimizer) == 1
+    place = "cpu" if offload else "meta"
+    for p in again.parameters():
+        p.grad = torch.ones_like(p)
+        parts = optimizer.parts_of(p, optimizer.param_groups[0])
+        assert {kept.device.type for part in parts for kept in part.kept} == {place}
+
+
+def test_weights_that_are_put_back_leave_their_halves_where_they_were():
+    model = random_model()
+    split_weights(model)
+    saved = copy_weights(model)
+    for p in model.parameters():
+        p.low_bits = p.low_bits.to(
+            "meta"
+        )  # another device, as CPU memory is beside a GPU's weights
+    put_weights(model, saved)
+    assert {p.low_bits.device.type for p in model.parameters()} == {"meta"}
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
+def test_what_shares_the_cpus_memory_offloads_nothing():
+    """mps: its states are where its weights are."""
+    weight = SimpleNamespace(device=torch.device("mps"), dtype=torch.bfloat16, requires_grad=True)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kit.low_bits, "SplitAdamW", lambda groups, **_: made.append(groups[0]))
+        adamw(SimpleNamespace(parameters=lambda: [weight]), 1e-3, 0.0, Config(offload=True))
+    assert made[0]["offload"] is False
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,20 @@ def test_options_that_exclude_each_other(capsys):
     assert make_variant_config(top_k=4, tail=True).tail
 
 
+def test_a_teacher_in_cpu_memory_is_averaged_there(monkeypatch):
+    """--offload: its weights are at home on another device than the student's."""
+    teacher, student = random_model(1), random_model(2)
+    came, lerp = [], torch.Tensor.lerp_
+
+    def lerp_(ours, theirs, weight):
+        came.append((ours.device.type, theirs.device.type))
+        return lerp(ours, theirs, weight)
+
+    monkeypatch.setattr(torch.Tensor, "lerp_", lerp_)
+    variants.average(teacher.to("meta"), student, 0.75)
+    assert set(came) == {("meta", "meta")}
+
+
 def test_an_average_in_bfloat16_is_refused():
     model = random_model().bfloat16()
     with pytest.raises(sdzero.UserError, match="float32"):
