@@ -200,7 +200,7 @@ class Config:
     offload: bool | None = option(
         None, "moments, low halves of bfloat16 weights, and the teacher, in CPU memory: slower"
     )
-    shard: bool = option(False, "with torchrun: what --offload moves, shared out over the ranks")
+    shard: bool = option(False, "with torchrun: moments and low halves, shared out over ranks")
     plan: bool = option(False, "print memory, cards that fit, hours (all computed); then stop")
     tokens_per_second: float = option(0, "of rollouts, for --plan; 0: by the card's data", least=0)
 

@@ -61,7 +61,14 @@ def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, in
     """How many responses training generates, by kind."""
     first = srt_questions * cfg.first_answers if cfg.phase1 else 0
     in_phase2 = distil_questions * cfg.distil_epochs if cfg.method == "sdzero" else 0
+    if cfg.distil_steps:
+        in_phase2 = min(in_phase2, cfg.distil_steps * cfg.distil_batch)
     return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
+
+
+def kept_at_most(cfg, revisions: int) -> int:
+    """Of so many revisions, those that phase 1 trains on if enough of them are verified."""
+    return min(revisions, cfg.srt_records or revisions)
 
 
 def distil_steps(cfg) -> int:

@@ -27,7 +27,7 @@ class Clock:
             return
         responses = budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
         self.expected += sum(responses.values())
-        if kept := responses["revisions"]:  # all of them at most
+        if kept := budget.kept_at_most(cfg, responses["revisions"]):
             self.steps["srt"] = cfg.srt_epochs * -(-kept // cfg.srt_batch)
         if responses["rollouts"]:
             self.steps["distil"] = -(-responses["rollouts"] // cfg.distil_batch)

@@ -8,7 +8,7 @@ kit/clock.py measures as the run goes.
 import math
 from typing import NamedTuple
 
-from kit import memory_plan
+from kit import budget, memory_plan
 from kit.sizes import Sizes
 
 # Of the bound. transformers' own figure for its continuous batching is 234.5 s for 32 rows of 8192
@@ -49,8 +49,13 @@ def speed_of(card: float) -> tuple[int, Speed]:
 
 
 def evaluations(cfg) -> int:
-    """How many times the model is evaluated: before, behind each phase, between two rounds."""
-    return 1 + len(memory_plan.phases_of(cfg)) + (cfg.rounds - 1 if cfg.method == "sdzero" else 0)
+    """How many times the model is evaluated: before, behind each phase, between two rounds, and in
+    phase 2 every --eval-every steps."""
+    stages = 1 + len(memory_plan.phases_of(cfg))
+    if cfg.method != "sdzero":
+        return stages
+    between = (budget.distil_steps(cfg) - 1) // cfg.eval_every if cfg.eval_every else 0
+    return stages + cfg.rounds - 1 + between
 
 
 def evaluated_responses(cfg) -> int:
@@ -78,18 +83,20 @@ def rollout_speed(s: Sizes, cfg, card: float) -> float:
 
 
 def training_seconds(s: Sizes, cfg, card: float, responses: dict[str, int]) -> float:
-    """Seconds of all training steps; every revision is taken to be kept."""
+    """Seconds of all training steps, with as many kept revisions as --srt-records lets."""
     tokens, prompt = tokens_of(cfg), memory_plan.PROMPT / 2
-    revisions, distil = responses.get("revisions", 0), responses.get("rollouts", 0)
+    kept, distil = responses.get("revisions", 0), responses.get("rollouts", 0)
+    if kept:
+        kept = budget.kept_at_most(cfg, kept)
     row = prompt + tokens["first answers"] + tokens["revisions"]
-    srt = revisions * cfg.srt_epochs * row
+    srt = kept * cfg.srt_epochs * row
     student = distil * (prompt + tokens["rollouts"])
     teacher = distil * (prompt + 2 * tokens["rollouts"])
     passes = 8 if cfg.gradient_checkpointing else 6  # operations per weight and token
     operations = s.parameters * (passes * (srt + student) + 2 * teacher)
     seconds = operations / (OF_ARITHMETIC * speed_of(card)[1].arithmetic)
     steps_of_2 = math.ceil(distil / cfg.distil_batch)
-    steps = math.ceil(revisions / cfg.srt_batch) * cfg.srt_epochs + steps_of_2
+    steps = math.ceil(kept / cfg.srt_batch) * cfg.srt_epochs + steps_of_2
     passes_of_2 = max(steps_of_2, student / (cfg.micro_tokens or memory_plan.PASS_TOKENS))
     moved = steps * 2 * memory_plan.states_on_host(s, cfg)
     moved += passes_of_2 * memory_plan.teacher_on_host(s, cfg)

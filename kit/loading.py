@@ -104,7 +104,7 @@ def read_by(auto: str, model: str):
             changed = file.stat().st_mtime_ns
             return copy.deepcopy(read_gguf(auto, name, source["gguf_file"], changed))
         return getattr(transformers, auto).from_pretrained(name)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, IndexError) as e:  # IndexError: a .gguf file that was cut off
         raise cannot_load(model, e) from e
 
 
@@ -166,7 +166,7 @@ def load_model(cfg):
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 name, dtype=torch.float32, **source, **config
             )
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, IndexError) as e:
         raise cannot_load(cfg.model, e) from e
     if source:  # plain fp32 now; save_pretrained refuses what still calls itself quantised
         gguf_files.forget()

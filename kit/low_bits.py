@@ -113,10 +113,10 @@ def take_halves(model) -> list:
 
 
 def put_halves(model, saved: list, stay: bool = False) -> None:
-    """Beside the weights, or with `stay` where they are: --offload keeps them in CPU memory."""
+    """Copies, beside the weights, or with `stay` in CPU memory, where --offload keeps them."""
     for p, low_bits in zip(model.parameters(), saved):
         if low_bits is not None:
-            p.low_bits = low_bits if stay else low_bits.to(p.device)
+            p.low_bits = low_bits.to("cpu" if stay else p.device, copy=True)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -70,10 +70,11 @@ def trained_row(cfg, phase: int) -> int:
 
 def generated_row(cfg, phase: int) -> int:
     """Tokens of the longest row that is sampled. A revision stands behind a first answer."""
-    evaluated = cfg.eval_max_tokens or cfg.max_tokens  # before phase 1, and between two rounds
+    evaluated = cfg.eval_max_tokens or cfg.max_tokens  # before phase 1, and in the midst of phase 2
     if phase == 1:
         return PROMPT + 2 * max(longest(cfg, 1), evaluated)
-    return PROMPT + max(longest(cfg, 2), 2 * evaluated if cfg.rounds > 1 else 0)
+    in_between = cfg.rounds > 1 or cfg.eval_every
+    return PROMPT + max(longest(cfg, 2), 2 * evaluated if in_between else 0)
 
 
 def pass_tokens(cfg, phase: int) -> int:
@@ -254,23 +255,32 @@ def disk_bytes(s: Sizes, cfg, gpu: bool = True) -> tuple[float, float]:
 
 
 def host_bytes(s: Sizes, cfg) -> float:
-    """Bytes in the host's memory that --offload takes."""
-    return states_on_host(s, cfg) + (teacher_on_host(s, cfg) if 2 in phases_of(cfg) else 0)
+    """Bytes in the host's memory that --offload takes, of each rank."""
+    return states_on_host(s, cfg) + (teachers_home(s, cfg) if 2 in phases_of(cfg) else 0)
 
 
 def states_on_host(s: Sizes, cfg) -> float:
-    """Of these, moments and low halves: they come and go with each step."""
+    """Moments and low halves: they come and go with each step."""
     n, trained = trained_bytes(s, cfg, gpu=True)
     moment = 2 if cfg.moments == "bfloat16" else 4
     return n * (2 * moment + (2 if trained == 2 else 0)) if cfg.offload else 0
 
 
 def teacher_on_host(s: Sizes, cfg) -> float:
-    """Of these, the teacher's layers but the two that are on the GPU: all come with each pass. With
+    """What the GPU is spared of the teacher: its layers but two. All come with each pass. With
     --lora it has no weights of its own."""
     embeddings = s.vocabulary * s.hidden * (1 if s.tied else 2)
     layers = (s.parameters - embeddings) * max(0, 1 - 2 / s.layers)
     return layers * bytes_of_weight(cfg, gpu=True) if cfg.offload and not cfg.lora else 0
+
+
+def teachers_home(s: Sizes, cfg) -> float:
+    """The teacher's layers in pinned memory, where each weight takes the next power of two."""
+    if not cfg.offload or cfg.lora:
+        return 0
+    weights = [s.hidden * s.query] * 2 + [s.hidden * s.key] * 2 + [s.hidden * s.mlp] * 3
+    w = bytes_of_weight(cfg, gpu=True)
+    return s.layers * sum(2 ** math.ceil(math.log2(n * w)) for n in weights)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -329,7 +339,8 @@ def shorter(s: Sizes, cfg, card: float, host: float = math.inf):
     as --max-tokens gives them; None where none does."""
     for limit in (8192, 4096, 2048):
         if limit < cfg.max_tokens:
-            limits = dict(max_tokens=limit, distil_max_tokens=limit, eval_max_tokens=limit)
+            own = {name: getattr(cfg, name) for name in ("distil_max_tokens", "eval_max_tokens")}
+            limits = {"max_tokens": limit, **{k: min(limit, n or limit) for k, n in own.items()}}
             if found := fastest(s, replace(cfg, **limits), card, host):
                 return found
     return None
@@ -378,7 +389,7 @@ def fill_in(cfg, device: str):
     if cfg.dtype == "auto" and not has_bfloat16(device):
         print(f"chosen: --dtype float32: {card.name} has no bfloat16; weights take twice the room")
         cfg = replace(cfg, dtype="float32")
-    found = fastest(s, cfg, card.free, ram_bytes() or math.inf)
+    found = fastest(s, cfg, card.free, host_share())
     if not found:
         raise UserError(no_room(s, cfg, card))
     for line in choice_lines(s, cfg, found, card):
@@ -394,12 +405,13 @@ def no_room(s: Sizes, cfg, card: Card) -> str:
     if given:
         line += " with " + " ".join("--" + name.replace("_", "-") for name in given)
     if offloaded := fastest(s, cfg, card.free):
-        needs, has = host_bytes(s, offloaded) / 1e9, ram_bytes() / 1e9
+        needs, has = host_bytes(s, offloaded) / 1e9, host_share() / 1e9
         line += f" but by --offload, for which the host needs {needs:.0f} GB and has {has:.0f}"
+        line += " for each of its ranks" if ranks.world() > 1 else ""
     least, near = smallest_card(s, cfg), nearest_model(s, cfg, card.free)
     line += f": the smallest card for it has {least} GB" if least else ": no single card holds it"
     line += f"; here --model {near} would work" if near else "; no model that is known here fits"
-    if short := shorter(s, cfg, card.free, ram_bytes() or math.inf):
+    if short := shorter(s, cfg, card.free, host_share()):
         line += f", or this one with --max-tokens {short.max_tokens}"
     return f"{line}. python sdzero.py --model {cfg.model} --plan shows more"
 
@@ -443,6 +455,11 @@ def ram_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf; some lack the names
         return None
+
+
+def host_share() -> float:
+    """Bytes of this machine's memory for each rank on it; infinite where they are not known."""
+    return (ram_bytes() or math.inf) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def flag_of(cfg, name: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from kit import hours, memory_plan
+from kit import budget, hours, memory_plan
 from kit.memory_plan import PASS_TOKENS, RESERVE, ROLLOUTS, Sizes, flags, memory, peak
 from kit.sizes import read_config, sizes
 from kit.tables import table
@@ -105,10 +105,16 @@ def cards_text(s: Sizes, of_card: dict, shortened: dict, responses: dict[str, in
         f"The hours are of {took['tokens'] / 1e6:,.0f} million sampled tokens, with "
         f"{hours.evaluations(cfg)} evaluations of {hours.evaluated_responses(cfg):,} responses "
         f"(tokens of a response on average: {lengths}); {source}; training at "
-        f"{hours.OF_ARITHMETIC:.0%} of the card's arithmetic, every revision kept.",
+        f"{hours.OF_ARITHMETIC:.0%} of the card's arithmetic{kept_clause(cfg, responses)}.",
         *offload_lines(s, of_card, responses),
         f"smallest card: {min(of_card)} GB" if of_card else "no card without a lower --max-tokens",
     ]
+
+
+def kept_clause(cfg, responses: dict[str, int]) -> str:
+    """How many revisions are taken to be trained on."""
+    revisions = responses.get("revisions", 0)
+    return f", {budget.kept_at_most(cfg, revisions):,} revisions kept" if revisions else ""
 
 
 def offload_lines(s: Sizes, of_card: dict, responses: dict[str, int]) -> list[str]:

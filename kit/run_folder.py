@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -222,7 +223,7 @@ class RunFolder:
             file = self.path / "state" / name
             if file.is_file():
                 try:
-                    return torch.load(file, map_location="cpu")
+                    return read_state(file)
                 except Exception as e:
                     print(
                         f"{file} is damaged ({type(e).__name__}); going back to the state before it"
@@ -233,13 +234,15 @@ class RunFolder:
         """Put the saved state into model, optimiser and teacher; returns the step to go on with."""
         load_own_state(model, self.saved["model"])
         offload = optimizer.param_groups[0].get("offload", False)
-        put_halves(model, self.saved["low_bits"], stay=offload)
+        put_halves(model, self.saved["low_bits"], stay=offload)  # copies: the file is let go
         # not optimizer.load_state_dict: it would round SplitAdamW's fp32 moments to bfloat16
         here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
             if p in here:
                 own(optimizer).state[p] = {
-                    k: v.to(p.device) if torch.is_tensor(v) and v.dim() and not offload else v
+                    k: v.to("cpu" if offload else p.device, copy=True)
+                    if torch.is_tensor(v) and v.dim()
+                    else v
                     for k, v in state.items()
                 }
         drop_other_halves(model.parameters(), optimizer)
@@ -456,3 +459,14 @@ def check_options(cfg, options: dict) -> None:
     ownership = Ownership(Path(cfg.out))
     if ownership.begun() and not cfg.fresh:
         differ(ownership.path, ownership.marker, options, ownership.marker["content"])
+
+
+def read_state(file: Path) -> dict:
+    """A saved state, whose tensors stay in the file until they are copied: it is as large as model,
+    moments and teacher together. Raises where the file is damaged."""
+    mapped = sys.platform != "win32"  # where a file that is mapped cannot be replaced
+    if mapped:
+        with zipfile.ZipFile(file) as whole:
+            if damaged := whole.testzip():  # a map is read without looking at check sums
+                raise ValueError(f"{damaged} in it")
+    return torch.load(file, map_location="cpu", mmap=mapped)

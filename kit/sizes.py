@@ -56,7 +56,7 @@ def read_config(model: str):
             advice = f"The plan needs a folder with its config.json, or one of {known}."
             require_hub(name, "model", advice)
         return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, IndexError) as e:  # IndexError: a .gguf file that was cut off
         raise UserError(f"--model {model}: no usable config.json: {str(e).splitlines()[0]}") from e
 
 

@@ -211,7 +211,7 @@ BASE = ("model", "task", "data", "digits", "numbers", "largest", "seed", "dtype"
 BASE += ("temperature", "max_tokens")
 BASE += ("rollout_batch", "eval_questions", "eval_samples", "eval_split", "chat_template")
 BASE += ("phrase_if_right", "phrase_if_wrong", "system", "instruction", "shots", "top_p")
-BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens")
+BASE += ("eval_temperature", "eval_top_p", "eval_max_tokens", "reward", "gym_options")
 
 
 def base_from(siblings: list[Path], cfg: sdzero.Config) -> dict | None:
@@ -321,7 +321,7 @@ def own_settings(cfg: CompareConfig, table: dict[str, dict]) -> dict[str, dict]:
             raise UserError(f"--own, {row}: {str(e).lower()} in {words!r}") from None
         found[row] = parse_options(words, CompareConfig, "", prog=f"--own, {row}")
         for name in found[row]:
-            if name in (*NOT_PASSED, *BASE) or not program_has(name, table[row]):
+            if name in (*NOT_PASSED, *BASE, "recipe") or not program_has(name, table[row]):
                 raise UserError(f"--own: {flag_of(name)} cannot be {row}'s own")
     return found
 

@@ -145,7 +145,8 @@ def be_quiet() -> None:
 
 def run_trial(options: dict, out: str) -> dict:
     """Train with these options and measure the last stage alone: the base and the stages between
-    are nobody's question here. A run that was killed goes on."""
+    are nobody's question here. A run that was killed goes on. Where training itself
+    cannot go on, as where no revision is verified, the configuration is worth nothing."""
     cfg = config_of({**options, "out": out})
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)
@@ -153,8 +154,11 @@ def run_trial(options: dict, out: str) -> dict:
     stages = stages_of(cfg)
     with sdzero.make_grader(cfg) as grader:
         run, model = sdzero.prepare(cfg, tokenizer, grader, questions, folder)
-        for stage in folder.still_to_do(stages):
-            stage.train(run, model)
+        try:
+            for stage in folder.still_to_do(stages):
+                stage.train(run, model)
+        except UserError as e:
+            return {"accuracy": 0.0, "failed": str(e)}
         seconds = time.time() - folder.start
         final = cfg.eval_split == "test"
         asked = questions[cfg.eval_split]
@@ -165,27 +169,32 @@ def run_trial(options: dict, out: str) -> dict:
     return shown | {"trained": folder.totals["trained"], "seconds": round(seconds, 1)}
 
 
-def trial_or_failure(options: dict, out: str) -> dict:
-    """run_trial(); where it cannot run, why: a configuration that fails is worth nothing."""
-    try:
-        return run_trial(options, out)
-    except UserError as e:
-        return {"accuracy": 0.0, "failed": str(e)}
-
-
 # --------------------------------------------------------------------------------------------------
 # All runs
 # --------------------------------------------------------------------------------------------------
-def read_log(file: Path) -> dict[Trial, dict]:
-    """{trial: its result}. A line that a kill cut off is left out, and said so."""
+def read_log(file: Path, search: dict) -> dict[Trial, dict]:
+    """{trial: its result}. A line that a kill cut off is left out, and said so. Raises UserError
+    where a run had other options than this search gives it."""
     done = {}
     for line in file.read_text().splitlines() if file.is_file() else []:
         try:
             record = json.loads(line)
-            done[Trial(*(record[name] for name in Trial._fields))] = record["result"]
+            trial = Trial(*(record[name] for name in Trial._fields))
+            options, done[trial] = record["options"], record["result"]
         except (ValueError, KeyError):
             print(f"{file}: left out a line that cannot be read: {line[:60]}")
+            continue
+        if trial.row in search["rows"] and not is_of(trial, options, search):
+            raise UserError(
+                f"{file} is the log of another search: {trial.row} #{trial.number} has other "
+                "options there than --ranges gives it. Give --log a new file"
+            )
     return done
+
+
+def is_of(trial: Trial, options: dict, search: dict) -> bool:
+    """Whether this search gives the trial these options."""
+    return trial.number < search["draws"] and options == options_of(trial, search)
 
 
 def write_line(file: Path, trial: Trial, options: dict, result: dict) -> None:
@@ -197,7 +206,7 @@ def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, di
     """Run what the log lacks, some runs at once; returns {trial: result}."""
     log, began = Path(cfg.log), time.time()
     log.parent.mkdir(parents=True, exist_ok=True)
-    done, running = read_log(log), {}
+    done, running = read_log(log, search), {}
     workers = cfg.jobs or os.cpu_count()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, be_quiet) as pool:
@@ -207,7 +216,7 @@ def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, di
             for trial in [] if late else ready:
                 if len(running) < workers and trial not in running.values():
                     job = options_of(trial, search), str(folder_of(trial, cfg, search))
-                    running[pool.submit(trial_or_failure, *job)] = trial
+                    running[pool.submit(run_trial, *job)] = trial
             if not running:
                 return done
             for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -11,6 +11,7 @@ import kit
 import sdzero
 from kit import clock, hours
 from kit.run_folder import Clock
+from kit.sizes import known_sizes
 from sdzero import Config
 
 
@@ -42,6 +43,29 @@ def test_a_run_is_all_its_responses_and_steps():
     # phase 1 alone; a baseline's steps are known when they begin
     assert of_run(method="srt")[1].steps == {"srt": 6}
     assert of_run(method="rft", samples=30)[1].expected == 2 * 20 + 30
+
+
+def test_no_more_is_expected_than_options_allow():
+    """--srt-records, --distil-steps; and --eval-every evaluates more often."""
+    cfg, watch = of_run(srt_records=5)  # 12 revisions
+    assert watch.steps["srt"] == 2 * -(-5 // cfg.srt_batch)
+    cfg, watch = of_run(distil_steps=2)
+    assert watch.steps["distil"] == 2
+    assert watch.expected == 6 + 12 + 2 * cfg.distil_batch + 3 * 20
+    cfg, watch = of_run(distil_questions=30, eval_every=2, distil_batch=3)
+    # 10 steps: also before steps 2, 4, 6 and 8
+    assert hours.evaluations(cfg) == 3 + 4 and watch.expected == 6 + 12 + 30 + 7 * 20
+
+
+def test_hours_of_training_are_of_the_revisions_that_are_kept():
+    s, cfg = known_sizes("Qwen/Qwen3-4B"), sdzero.make_config(model="Qwen/Qwen3-4B", task="math")
+    responses = kit.budget.responses_of(cfg, cfg.srt_questions, 0) | {"rollouts": 0}
+    few, all_of_them = (
+        hours.training_seconds(s, replace(cfg, offload=True, srt_records=n), 40e9, responses)
+        for n in (cfg.srt_records, 0)
+    )
+    assert cfg.srt_records == 6000 and responses["revisions"] == 30_000
+    assert all_of_them == pytest.approx(5 * few)
 
 
 def test_time_left_is_what_is_left_at_the_speed_so_far(now):

@@ -199,6 +199,31 @@ def test_the_bare_command_starts(monkeypatch, capsys, size, model, way):
     assert ("the host keeps" in out) == (way == "--offload")
 
 
+def test_ranks_share_the_hosts_memory(monkeypatch, capsys):
+    """--offload of eight ranks needs eight times as much of it."""
+    on_a_card_of(monkeypatch, 40, host=128)
+    cfg = bare("Qwen/Qwen3-4B-Instruct")
+    assert memory_plan.fill_in(cfg, "cuda").offload
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    with pytest.raises(UserError, match="the host needs 5. GB and has 16"):
+        memory_plan.fill_in(cfg, "cuda")
+
+
+def test_shorter_responses_are_no_longer_than_what_was_given():
+    s = known_sizes("Qwen/Qwen3-4B")
+    cfg = bare("Qwen/Qwen3-4B-Instruct", distil_max_tokens=1024)
+    found = memory_plan.shorter(s, cfg, 24e9)
+    assert (found.max_tokens, found.distil_max_tokens) == (4096, 1024)
+    assert found.eval_max_tokens == 4096
+
+
+def test_evaluations_in_the_midst_of_phase_2_are_planned_for():
+    cfg = bare("Qwen/Qwen3-4B-Instruct")
+    assert memory_plan.generated_row(cfg, 2) == memory_plan.PROMPT + cfg.distil_max_tokens
+    for way in (replace(cfg, rounds=2), replace(cfg, eval_every=5)):
+        assert memory_plan.generated_row(way, 2) == memory_plan.PROMPT + 2 * cfg.eval_max_tokens
+
+
 def test_a_card_without_bfloat16_gets_float32(monkeypatch, capsys, checkpoint):
     """A T4, of which torch.cuda.is_bf16_supported() says yes: it emulates."""
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
@@ -284,7 +309,7 @@ def test_where_nothing_fits_the_run_stops_before_the_model_is_loaded(monkeypatch
     with pytest.raises(UserError, match="or this one with --max-tokens 8192"):
         memory_plan.fill_in(bare("allenai/Olmo-3-7B-Instruct"), "cuda")
     on_a_card_of(monkeypatch, 80, host=32)
-    with pytest.raises(UserError, match="host needs 85 GB and has 32"):
+    with pytest.raises(UserError, match="host needs 90 GB and has 32"):
         memory_plan.fill_in(bare("allenai/Olmo-3-7B-Instruct"), "cuda")
     on_a_card_of(monkeypatch, 1)
     with pytest.raises(UserError, match="no model that is known here fits"):

@@ -139,7 +139,7 @@ def test_rollouts_that_were_paid_for_are_not_sampled_again(tmp_path, checkpoint,
     ]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "journal cut in mid-line"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "a bit", "journal cut in mid-line"])
 def test_damaged_files_cost_one_state_at_most(
     tmp_path, checkpoint, coin, monkeypatch, capsys, damage
 ):
@@ -150,7 +150,10 @@ def test_damaged_files_cost_one_state_at_most(
         (state / "rollouts.jsonl").write_bytes(whole[:-20])
     else:
         whole = (state / "latest.pt").read_bytes()
-        (state / "latest.pt").write_bytes(whole[:1000] if damage == "truncated" else b"\0" * 5000)
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        damaged = {"truncated": whole[:1000], "garbage": b"\0" * 5000, "a bit": flipped}
+        (state / "latest.pt").write_bytes(damaged[damage])
     train(cfg)
     assert ("is damaged" in capsys.readouterr().out) == (damage != "journal cut in mid-line")
     train(small(checkpoint, out=str(tmp_path / "other"), **EVERY_STEP))

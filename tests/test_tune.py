@@ -39,7 +39,7 @@ def made_up(monkeypatch, tmp_path):
         return ThreadPoolExecutor(workers)
 
     monkeypatch.setattr(tune, "ProcessPoolExecutor", pool)
-    monkeypatch.setattr(tune, "trial_or_failure", run)
+    monkeypatch.setattr(tune, "run_trial", run)
 
     def start(*words):
         before = len(runs)
@@ -113,28 +113,54 @@ def test_the_committed_log_is_of_this_search():
         assert record["options"] == tune.options_of(trial, SEARCH), trial
 
 
-def test_a_trial_trains_and_measures_on_its_questions(coin, checkpoint, tmp_path, monkeypatch):
+def test_a_log_of_another_search_is_refused(made_up, tmp_path, capsys):
+    made_up("--no-final")
+    log, file = (tmp_path / "log.jsonl").read_text(), tmp_path / "ranges.json"
+    search = json.loads(file.read_text())
+    search["rows"]["SD-Zero"]["ranges"]["srt_lr"] = [0.0001, 0.0003]
+    file.write_text(json.dumps(search))
+    capsys.readouterr()
+    assert made_up() == ([], 2)
+    assert "is the log of another search: SD-Zero #" in capsys.readouterr().err
+    assert (tmp_path / "log.jsonl").read_text() == log
+
+
+@pytest.fixture
+def as_small(monkeypatch):
+    """Trials are small runs, whatever their samples."""
+
+    def config_of(options):
+        return small(**{name: value for name, value in options.items() if name != "samples"})
+
+    monkeypatch.setattr(tune, "config_of", config_of)
+
+
+@pytest.mark.usefixtures("as_small")
+def test_a_trial_trains_and_measures_on_its_questions(coin, checkpoint, tmp_path):
     options = {"model": checkpoint, "eval_split": "val", "samples": 12}
-
-    def as_small(options):
-        changed = {name: value for name, value in options.items() if name != "samples"}
-        return small(**changed)
-
-    monkeypatch.setattr(tune, "config_of", as_small)
     result = tune.run_trial(options, str(tmp_path / "run"))
     assert 0 <= result["accuracy"] <= 1 and result["trained"] > 0 and "failed" not in result
     assert not (Path(tmp_path) / "run" / "sdzero").exists()  # no checkpoint is kept
 
 
-def test_a_trial_that_cannot_run_is_worth_nothing(monkeypatch):
-    def fails(options, out):
+@pytest.mark.usefixtures("as_small", "coin")
+def test_training_that_cannot_go_on_is_worth_nothing(checkpoint, tmp_path, monkeypatch):
+    def fails(run, model):
         raise sdzero.UserError("none of 5 revisions was verified")
 
-    monkeypatch.setattr(tune, "run_trial", fails)
-    assert tune.trial_or_failure({}, "x") == {
-        "accuracy": 0.0,
-        "failed": "none of 5 revisions was verified",
-    }
+    monkeypatch.setattr(tune, "stages_of", lambda cfg: [sdzero.Stage("srt", "srt", fails)])
+    result = tune.run_trial({"model": checkpoint}, str(tmp_path / "run"))
+    assert result == {"accuracy": 0.0, "failed": "none of 5 revisions was verified"}
+
+
+@pytest.mark.usefixtures("as_small", "coin")
+def test_what_is_no_fault_of_the_configuration_stops_the_search(checkpoint, tmp_path):
+    """A folder that another search left behind is not written into the log as a configuration that
+    is worth nothing."""
+    out = str(tmp_path / "run")
+    tune.run_trial({"model": checkpoint, "method": "srt"}, out)
+    with pytest.raises(sdzero.UserError, match="other options"):
+        tune.run_trial({"model": checkpoint, "seed": 1}, out)
 
 
 def test_ranges_that_cannot_be_searched_are_refused(tmp_path, capsys):
