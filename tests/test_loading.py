@@ -81,6 +81,15 @@ def test_a_hub_id_without_network_fails_within_seconds(tmp_path, hub):
     assert all(words in lines[0] for words in wanted) and seconds < 20
 
 
+def test_a_gguf_file_that_was_cut_off_is_named(tmp_path, monkeypatch, capsys):
+    """gguf's reader raises an IndexError where the file ends."""
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(kit.loading, "read_gguf", lambda *_: [][0])
+    command = ["--model", tmp_path / "cut.gguf", "--out", tmp_path / "run"]
+    message = message_of(capsys, sdzero.main, *command)
+    assert "cut.gguf" in message and not (tmp_path / "run").exists()
+
+
 # --------------------------------------------------------------------------------------------------
 # Presets
 # --------------------------------------------------------------------------------------------------
