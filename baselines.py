@@ -107,6 +107,7 @@ TINY = {
 NOT_HERE = {f.name for f in fields(Config) if f.name.startswith(("srt_", "distil_", "l_"))}
 NOT_HERE = NOT_HERE - {"srt_questions", "distil_questions"}
 NOT_HERE |= {"phase1", "sync_every", "plan", "tokens_per_second"}
+OF_REVISIONS = ("trim", "revise", "right_share", "filtered")  # for --on-revisions alone
 BELONGS = {
     "epochs": ("rft", "sft"),
     "group": ("grpo", "rft", "sdft"),
@@ -125,6 +126,10 @@ BELONGS = {
     "decay": ("grpo", "sdft"),
     "divergence": ("sdft",),
     "kl_clip": ("sdft",),
+    "top_k": ("sdft",),
+    "reduction": ("rft", "sft", "sdft"),
+    "eval_every": ("grpo", "sdft"),
+    **dict.fromkeys(OF_REVISIONS, ("rft",)),
 }
 
 
@@ -137,6 +142,8 @@ def make_baseline_config(**given) -> BaselineConfig:
     for name in given:
         if name in NOT_HERE or method not in BELONGS.get(name, DEFAULTS):
             raise UserError(f"{method} has no {flag_of(name)}")
+        if name in OF_REVISIONS and not given.get("on_revisions"):
+            raise UserError(f"{flag_of(name)} is for --on-revisions alone")
     if given.get("on_revisions") and given.get("rounds", 1) > 1:
         raise UserError("--on-revisions trains once on what was collected: --rounds excludes it")
     tiny = recipe_of(given)["recipe"] == "tiny"
@@ -145,6 +152,8 @@ def make_baseline_config(**given) -> BaselineConfig:
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
+    if cfg.samples and cfg.rounds > cfg.samples:
+        raise UserError(f"--rounds {cfg.rounds} are more than the {cfg.samples} --samples")
     if method == "grpo" and (cfg.group < 2 or cfg.batch % cfg.group):
         raise UserError(
             f"grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide "
@@ -186,6 +195,9 @@ def schedule(cfg: BaselineConfig, rollouts: int, **more) -> Schedule:
 # --------------------------------------------------------------------------------------------------
 # Fine-tuning on answers
 # --------------------------------------------------------------------------------------------------
+RIGHT = "right_answers.jsonl"  # rft's, of a run folder
+
+
 def answer_row(context: list[int], response: list[int]) -> list[Row]:
     """A tuple of one row: -log pi(response | context)."""
     return [Row(context + response, [len(context)])]
@@ -200,22 +212,25 @@ def rft(run, model) -> None:
     """
     cfg, questions = run.cfg, shuffled(both_phases(run), budget(run), run.cfg.seed, "rft")
     base = kit.low_bits.copy_weights(model) if cfg.rounds > 1 else None
-    done, kept = int(run.folder.saved.get("phase", "rft 0").split()[-1]), {}
-    for r in range(1, cfg.rounds + 1):
+    done = int(run.folder.saved.get("phase", "rft 0").split()[-1])  # a resumed run's
+    right = run.folder.read_rows(RIGHT) if done else []  # the right answers of all rounds so far
+    right = [answer for answer in right if answer["round"] <= done]
+    for r in range(done or 1, cfg.rounds + 1):
         part = questions[len(questions) * (r - 1) // cfg.rounds : len(questions) * r // cfg.rounds]
-        contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in part]
-        seed = derived_seed(cfg.seed, "rft", r)
-        samples = rollouts(run, model, part, contexts, seed, f"rft {r}: samples")
-        for s in samples:
-            if s["reward"]:
-                kept[(*s["context"], *s["ids"])] = answer_row(s["context"], s["ids"])  # once each
-        if r < done:
-            continue  # a resumed run has trained this round: its samples came from the journal
+        if r > done:
+            contexts = [chat_ids(run.tokenizer, q["prompt"]) for q in part]
+            seed = derived_seed(cfg.seed, "rft", r)
+            samples = rollouts(run, model, part, contexts, seed, f"rft {r}: samples")
+            of_round = [s for s in samples if s["reward"]]
+            right += [{"round": r, "context": s["context"], "ids": s["ids"]} for s in of_round]
+            run.folder.write_rows(RIGHT, right)
+        rows = [answer_row(answer["context"], answer["ids"]) for answer in right]
+        kept = {tuple(row.ids): [row] for [row] in rows}  # once each
         if r > done:
             run.folder.log(f"rft {r} samples", 0, kept=len(kept), **run.folder.count(samples))
         if not kept:
             raise UserError(
-                f"none of {len(samples)} samples was right, so there is nothing to train on. Ask "
+                f"none of {len(part)} samples was right, so there is nothing to train on. Ask "
                 "easier questions, or sample more"
             )
         if r > 1:

@@ -109,10 +109,12 @@ def evaluate_checkpoints(cfg: EvalConfig, asked: list[dict]) -> dict:
     k, results = cfg.eval_samples, {}
     with sdzero.make_grader(cfg) as grader:
         for checkpoint in cfg.checkpoints:
+            run = model = None  # two models may not fit
             own = replace(cfg, model=checkpoint)
             tokenizer = kit.loading.load_tokenizer(own)
             kit.loading.check_prompts(tokenizer, asked, checkpoint)
-            run, model = sdzero.prepare(own, tokenizer, grader, {cfg.split: asked})
+            questions = {cfg.split: asked}
+            run, model = sdzero.prepare(own, tokenizer, grader, questions, trains=False)
             result = sdzero.evaluate(run, model, asked, checkpoint, revise=cfg.revise)
             result["net_correction_rate"] = net_correction(result)
             ks = [j for j in range(1, k + 1) if j & (j - 1) == 0 or j == k]  # 1, 2, 4, ... and k

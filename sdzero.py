@@ -723,9 +723,8 @@ def srt(run: Run, model) -> None:
         fine_tune(run, model, rows_of_each(records, cfg), "srt", how)
         return
     # the authors' code: Eq. 2 on records whose first answer was wrong, then Eq. 1 on others
-    by_right = sorted(records, key=lambda record: -record["init_reward"])
-    for_eq1, for_eq2 = by_right[: cfg.revision_records], by_right[cfg.revision_records :]
-    if run.folder.saved.get("phase") != "srt 2":
+    for_eq1, for_eq2 = kit.selection.in_turn(records, cfg.revision_records)
+    if for_eq2 and run.folder.saved.get("phase") != "srt 2":
         alone = replace(cfg, l_revision=False, l_generation="wrong")
         fine_tune(run, model, rows_of_each(for_eq2, alone), "srt", how)
     fine_tune(run, model, rows_of_each(for_eq1, replace(cfg, l_generation="none")), "srt 2", how)
@@ -746,7 +745,7 @@ def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
         raise UserError(
             f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
             f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
-            "first answers that there are not (--srt-in-turn: behind --revision-records)"
+            "first answers that there are not"
         )
     return fitting
 
@@ -988,9 +987,9 @@ def any_question(run: Run) -> dict:
     return (run.questions["srt"] + run.questions["distil"])[0]
 
 
-def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None):
+def prepare(cfg: Config, tokenizer, grader, questions: dict, folder=None, trains: bool = True):
     """(run, model): the model is loaded, and the settings that depend on it are made."""
-    cfg = kit.memory_plan.fill_in(cfg, kit.loading.device_of(cfg))
+    cfg = kit.memory_plan.fill_in(cfg, kit.loading.device_of(cfg), trains)
     model = kit.loading.load_model(cfg)
     if cfg.gradient_checkpointing:
         kwargs = {"use_reentrant": False}

@@ -24,6 +24,10 @@ def check_contradictions(cfg) -> None:
         (not srt_alone and not cfg.distil_questions, "phase 2 has no --distil-questions"),
         (gym and cfg.data, "--task gym:NAME makes its questions: it excludes --data"),
         (cfg.gym_options and not gym, "--gym-options are for --task gym:NAME"),
+        (
+            cfg.right_share and cfg.revise == "wrong",
+            "--right-share asks for right first answers: --revise wrong revises none",
+        ),
         (cfg.shard and not (cfg.plan or ranks.launched()), "--shard is for torchrun's ranks"),
     ]
     for contradiction, line in excluded:

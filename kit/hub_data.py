@@ -111,14 +111,14 @@ def why_not_openr1(row: dict) -> str:
 
 
 def codeforces_questions(parts: dict) -> list[dict]:
-    """Questions of {language: rows of codeforces-cots}. "problem" is the same in both languages."""
+    """Questions of {language: rows of codeforces-cots}. "version_of" is the same in both."""
     questions = []
     for language, rows in parts.items():
         name = f"{CODEFORCES} in {language}"
         kept = kept_rows(rows, name, CODEFORCES_COLUMNS, first_of_each_problem())
         asked = [(number, {**row, "language": language}) for number, row in kept]
         for q in kit.questions.questions_of(asked, "code", name):
-            questions.append(q | {"id": f"{q['id']} in {language}", "problem": q["id"]})
+            questions.append(q | {"id": f"{q['id']} in {language}", "version_of": q["id"]})
     return questions
 
 

@@ -128,9 +128,12 @@ def token_loss(model, hidden, loss_fn):
 
     Returns the sum, which has a gradient, and the values of all tokens (N,), which have none.
     """
-    head = head_of(model)
-    trim_heap(head[0])  # the peak of a step is here
-    return TokenLoss.apply(hidden, *head, loss_fn, chunk_rows(len(head[0])))
+    weight, bias, finish = head_of(model)
+    if not torch.is_grad_enabled():  # which an autograd.Function is not told
+        hidden, weight = hidden.detach(), weight.detach()
+        bias = None if bias is None else bias.detach()
+    trim_heap(weight)  # the peak of a step is here
+    return TokenLoss.apply(hidden, weight, bias, finish, loss_fn, chunk_rows(len(weight)))
 
 
 class KLInPlace(torch.autograd.Function):

@@ -14,7 +14,7 @@ import torch
 from kit import ranks
 from kit.continuous import AT_ONCE, BATCH_TOKENS, CACHE_SHARE
 from kit.errors import UserError
-from kit.gpu import has_bfloat16
+from kit.gpu import has_bfloat16, release
 from kit.losses import HEAD_ROWS, chunk_rows
 from kit.presets import ALIASES
 from kit.sizes import Sizes, facts, known_sizes, read_config, sizes
@@ -41,6 +41,7 @@ COSTS = {
     "offload": "moments and low halves travel to the GPU and back in each step, the teacher's "
     "layers to it in each pass",
 }
+BATCHES = (0, 128, 64, 32, 16, 8)  # of rollouts; 0: continuous batching's own, AT_ONCE at most
 OPEN = {"gradient_checkpointing": False, "moments": "float32", "offload": False}
 
 
@@ -130,7 +131,7 @@ def lasting_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
     return parts
 
 
-def rollout_parts(s: Sizes, cfg, phase: int, gpu: bool) -> dict[str, float]:
+def rollout_parts(s: Sizes, cfg, phase: int, gpu: bool = True) -> dict[str, float]:
     """What sampling takes; on a GPU, what continuous batching needs at least, for one of the
     longest rows (it takes CACHE_SHARE of what is free: cached_tokens)."""
     w, row = bytes_of_weight(cfg, gpu), generated_row(cfg, phase)
@@ -300,11 +301,9 @@ def fitted(s: Sizes, cfg, card: float, **changes):
     rows = {trained_row(cfg, phase) for phase in phases_of(cfg)}  # a pass holds one at least
     sizes_of_pass = {tokens for tokens in (32768, 16384) if tokens > min(rows)} | rows
     passes = sorted(sizes_of_pass, reverse=True)
-    batches = [0, 128, 64, 32, 16, 8]  # 0: continuous batching's own, AT_ONCE at most
+    batches = [cfg.rollout_batch] if cfg.rollout_batch else BATCHES
     if cfg.micro_tokens:
         passes = [cfg.micro_tokens]
-    if cfg.rollout_batch:
-        batches = [cfg.rollout_batch]
 
     def fits(kind, **settings):
         return peak(s, replace(cfg, **settings), kind) <= room
@@ -379,22 +378,41 @@ def card_of(device) -> Card:
     return Card(free, torch.cuda.get_device_name(device))
 
 
-def fill_in(cfg, device: str):
+def fill_in(cfg, device: str, trains: bool = True):
     """cfg with the settings that were left to the plan, from the memory that is free; on a CPU, and
     where no card says what it has (mps), cfg. To be called before the model is loaded. Raises
     UserError where nothing fits."""
     if torch.device(device).type != "cuda":
         return cfg
+    release()  # what another model's tensors left in the allocator's cache
     card, s = card_of(device), sizes(read_config(cfg.model))
     if cfg.dtype == "auto" and not has_bfloat16(device):
         print(f"chosen: --dtype float32: {card.name} has no bfloat16; weights take twice the room")
         cfg = replace(cfg, dtype="float32")
+    if not trains:
+        return for_sampling(s, cfg, card)
     found = fastest(s, cfg, card.free, host_share())
     if not found:
         raise UserError(no_room(s, cfg, card))
     for line in choice_lines(s, cfg, found, card):
         print(line)
     return found
+
+
+def for_sampling(s: Sizes, cfg, card: Card):
+    """cfg for a model that is not trained: its weights are all that lasts, and the rollout batch is
+    the largest that fits beside them. Raises UserError."""
+    cfg = settled(cfg, {})
+    weights = s.parameters * bytes_of_weight(cfg, gpu=True) + CONTEXT
+    for batch in [cfg.rollout_batch] if cfg.rollout_batch else BATCHES:
+        found = replace(cfg, rollout_batch=batch)
+        if weights + sum(rollout_parts(s, found, 1).values()) <= card.free * (1 - RESERVE):
+            return found
+    raise UserError(
+        f"{cfg.model} does not fit the {card.free / 1e9:.0f} GB that are free on {card.name}, not "
+        f"even to sample from: its weights take {weights / 1e9:.0f} GB. A shorter --max-tokens (of "
+        "evaluation: --eval-max-tokens) or a smaller --rollout-batch may"
+    )
 
 
 def no_room(s: Sizes, cfg, card: Card) -> str:

@@ -50,11 +50,10 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     sizes = {
         "test": cfg.eval_questions,
         "val": cfg.eval_questions,
+        **({"shots": cfg.shots} if cfg.shots else {}),  # the same, however much is trained on
         "srt": cfg.srt_questions,
         "distil": cfg.distil_questions,
     }
-    if cfg.shots:
-        sizes["shots"] = cfg.shots
     total = sum(sizes.values())
     sources = {  # a new task is one line here: mixed(your_questions())
         "arith": lambda: arith_questions(total, cfg.digits, cfg.seed),
@@ -177,12 +176,12 @@ def once_each(questions: list[dict]) -> list[dict]:
 
 
 def one_version_first(questions: list[dict]) -> list[dict]:
-    """Where several are versions of one "problem" (it is asked in C++ and in Python): one version
+    """Where several have one "version_of" (a problem is asked in C++ and in Python): one version
     of every problem, the next kind of version from problem to problem; then the others, from the
     last problem to the first."""
     versions = {}
     for number, question in enumerate(questions):
-        versions.setdefault(question.get("problem", number), []).append(question)
+        versions.setdefault(question.get("version_of", number), []).append(question)
     firsts, others = [], []
     for turn, of_problem in enumerate(versions.values()):
         of_problem = sorted(of_problem, key=lambda q: q.get("id", ""))
@@ -194,8 +193,8 @@ def one_version_first(questions: list[dict]) -> list[dict]:
 def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
     """The questions less those behind the first `held_out`, the test and validation questions, that
     are another version of one of these."""
-    problems = {q["problem"] for q in questions[:held_out] if "problem" in q}
-    rest = [q for q in questions[held_out:] if q.get("problem") not in problems]
+    problems = {q["version_of"] for q in questions[:held_out] if "version_of" in q}
+    rest = [q for q in questions[held_out:] if q.get("version_of") not in problems]
     return questions[:held_out] + rest
 
 
@@ -393,11 +392,12 @@ def question_of(row: dict, task: str) -> dict:
 def own_question(row: dict) -> dict:
     """A row for a --reward of one's own: all its columns as they are, the question with nothing
     behind it (--instruction adds), an answer if it has one. Raises ValueError."""
+    row = json.loads(json.dumps(row, default=str))  # dates and the like as text
+    row.pop("version_of", None)  # which is of codeforces_questions
     question = next((row[column] for column in QUESTION_COLUMNS if row.get(column)), None)
     if not isinstance(question, str) and not asks_in_chat(question):
         raise ValueError("no question, as text or as chat messages that end with the user's")
     answer = next((row[c] for c in ANSWER_COLUMNS if not is_blank(row.get(c))), "")
-    row = json.loads(json.dumps(row, default=str))  # dates and the like as text
     return {**row, "prompt": question, "answer": answer}
 
 

@@ -6,6 +6,8 @@ The paper keeps 6K and does not say which surplus is dropped (docs/differences.m
 import random
 from collections import Counter
 
+from kit.errors import UserError
+
 
 def drop_surplus(records: list[dict], cfg) -> None:
     """Keep cfg.srt_records of the kept records, spread evenly over the questions, cfg.right_share
@@ -16,11 +18,25 @@ def drop_surplus(records: list[dict], cfg) -> None:
     share, most = cfg.right_share, cfg.srt_records or len(kept)
     if share:  # as many as keep the share exact
         most = min(most, int(len(right) / share), int(len(wrong) / (1 - share)))
+        if kept and not most:
+            raise UserError(
+                f"--right-share {share:g} leaves no record to train on: of {len(kept)} that were "
+                f"kept {len(right)} have a right first answer"
+            )
         chosen = {*right[: round(share * most)], *wrong[: most - round(share * most)]}
     else:
         chosen = set(kept[:most])
     for i in set(kept) - chosen:
         records[i].update(kept=False, why="surplus")
+
+
+def in_turn(records: list[dict], n: int) -> tuple[list[dict], list[dict]]:
+    """(n records, right first answers first; the others): for Eq. 1, and for Eq. 2 (--srt-in-turn).
+    Where there are no others, it says so."""
+    by_right = sorted(records, key=lambda record: -record["init_reward"])
+    if len(records) <= n:
+        print(f"all {len(records)} records are for Eq. 1 (--revision-records {n}): no others")
+    return by_right[:n], by_right[n:]
 
 
 def spread(records: list[dict], seed: int) -> list[int]:

@@ -117,7 +117,8 @@ class Bench:
             self.graders[task] = sdzero.make_grader(replace(own, task=task))
         if self.loaded[0] != checkpoint:
             self.loaded = (None, None)  # two models may not fit
-            self.loaded = checkpoint, sdzero.prepare(own, tokenizer, self.graders[task], {})
+            made = sdzero.prepare(own, tokenizer, self.graders[task], {}, trains=False)
+            self.loaded = checkpoint, made
         run, model = self.loaded[1]
         return replace(run, grader=self.graders[task]), model
 

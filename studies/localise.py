@@ -166,7 +166,7 @@ def hits_of_the_peak(placed: list[dict]) -> dict:
 def config_of(folder: Path, given: dict, cls=LocaliseConfig):
     """The run's own settings, and over them the options given: a configuration of class cls."""
     saved = read_options(folder)
-    names = ("model", "device", "dtype", "micro_tokens", "divergence")
+    names = ("model", "device", "dtype", "micro_tokens")
     of_run = {name: saved[name] for name in names if name in saved}
     return sdzero.make_config(cls, **{**measuring_options(saved), **of_run, **given})
 
@@ -195,9 +195,10 @@ def localise(folder: Path, cfg: LocaliseConfig) -> dict:
 
     with sdzero.make_grader(cfg) as grader:
         tokenizer = kit.loading.load_tokenizer(cfg)
-        run, reviser = sdzero.prepare(cfg, tokenizer, grader, questions)
+        run, reviser = sdzero.prepare(cfg, tokenizer, grader, questions, trains=False)
         reviser.requires_grad_(False)
         for name, checkpoint in students.items():
+            student = None  # three models may not fit
             student = kit.loading.load_model(replace(cfg, model=checkpoint)).requires_grad_(False)
             samples = scored_answers(run, student, reviser, asked)
             result["students"][name] = localisation(samples)

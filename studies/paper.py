@@ -187,12 +187,14 @@ def grpo_name(entry: Entry) -> str:
 
 
 def with_variants(entries: list[Entry]) -> list[Entry]:
-    """The entries, and again those that Tables 8 and 10 tell apart, by the names there."""
+    """The entries, those that Table 8 tells apart by their names there, and GRPO's again by those
+    of Table 10."""
     more = [e._replace(row=grpo_name(e)) for e in entries if e.row == "GRPO"]
+    named = []
     for e in entries:
-        if e.row == "SDFT" and e.options.get("shown") == "answer":
-            more.append(e._replace(row="SDFT, final answers only"))
-    return entries + more
+        alone = e.row == "SDFT" and e.options.get("shown") == "answer"
+        named.append(e._replace(row="SDFT, final answers only") if alone else e)
+    return named + more
 
 
 def split_table(entries: list[Entry]) -> list:

@@ -127,7 +127,7 @@ def scored_firsts(folder: Path, cfg, records: list[dict], n: int) -> list[dict]:
         return []
     cfg = replace(cfg, model=str(checkpoint))
     tokenizer = kit.loading.load_tokenizer(cfg)
-    run, model = sdzero.prepare(cfg, tokenizer, None, {})
+    run, model = sdzero.prepare(cfg, tokenizer, None, {}, trains=False)
     model.requires_grad_(False)
     different = {json.dumps(r["prompt"]): r for r in records}
     samples = []

@@ -105,7 +105,10 @@ def read_metrics(folder: Path) -> list[dict]:
     file = folder / "metrics.jsonl"
     if not file.is_file():
         raise UserError(f"{folder} is not the folder of a run: it has no metrics.jsonl")
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    lines = file.read_text().splitlines()
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()  # a full disk cut it off; the run mends it when it goes on
+    return [json.loads(line) for line in lines]
 
 
 def own_folder(out: Path, study: str, *files: str) -> None:
@@ -155,9 +158,20 @@ def family_of(model: str) -> str:
     return next((family for family in ("qwen", "olmo") if family in Path(model).name.lower()), "")
 
 
+def as_in_the_paper(saved: dict) -> bool:
+    """Whether a run's method is the paper's, and no control or ablation that it does not have."""
+    if any(saved.get(name) for name in ("on_revisions", "flip_reward", "l_answer", "teacher_ema")):
+        return False
+    iterated = saved.get("method") == "rft" and saved.get("rounds", 1) > 1
+    usual = saved.get("divergence", "reverse") == "reverse" and saved.get("filtered", True)
+    return usual and not iterated
+
+
 def row_of(saved: dict, stage: str) -> str:
     """What the paper calls the method of a run's stage; empty where it has none such."""
     method = saved.get("method", "sdzero")
+    if stage != "base" and not as_in_the_paper(saved):
+        return ""
     if stage == "base" or method in BASELINES:
         return BASELINES[method] if stage == method else "base" * (stage == "base")
     if stage == "sdzero":

@@ -313,6 +313,36 @@ def test_a_budget_is_kept_and_a_kill_changes_nothing(
     assert all(totals[key] == last[key] for key in ("samples", "tokens", "trained"))
 
 
+def test_rounds_that_were_trained_are_neither_sampled_nor_graded_again(
+    tmp_path, checkpoint, coin, monkeypatch
+):
+    """Another number of ranks, or another card, puts answers into other batches, which the journal
+    does not know: the answers that a round was trained on stand in a file."""
+    options = dict(model=checkpoint, method="rft", rounds=3, digits=2, eval_questions=3, samples=24)
+    options |= dict(eval_samples=1, max_tokens=8, batch=4, epochs=2, save_every=1)
+    cfg = make_baseline_config(**options, out=str(tmp_path / "run"))
+    save_state, sample, labels = RunFolder.save_state, baselines.rollouts, []
+
+    def killing(self, phase, step, *state, **more):
+        save_state(self, phase, step, *state, **more)
+        if (phase, step) == ("rft 2", 1):
+            raise Killed
+
+    def sampled(run, model, questions, contexts, seed, label=""):
+        labels.append(label)
+        return sample(run, model, questions, contexts, seed, label)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_state", killing)
+        with pytest.raises(Killed):
+            sdzero.train(cfg, baselines.stages_of(cfg))
+    before = (tmp_path / "run" / baselines.RIGHT).read_text()
+    monkeypatch.setattr(baselines, "rollouts", sampled)
+    sdzero.train(cfg, baselines.stages_of(cfg))
+    assert labels == ["rft 3: samples"]
+    assert (tmp_path / "run" / baselines.RIGHT).read_text().startswith(before)
+
+
 # --------------------------------------------------------------------------------------------------
 # Options
 # --------------------------------------------------------------------------------------------------
@@ -328,6 +358,11 @@ def test_a_budget_is_kept_and_a_kill_changes_nothing(
         ("rft --sync-every 3", "rft has no --sync-every"),
         ("rft --on-revisions --rounds 2", "--rounds"),
         ("rft --samples 2", "too few"),
+        ("rft --rounds 8 --samples 7", "--rounds 8 are more than the 7 --samples"),
+        ("rft --trim", "--trim is for --on-revisions alone"),
+        ("grpo --revise wrong", "grpo has no --revise"),
+        ("grpo --top-k 64", "grpo has no --top-k"),
+        ("rft --eval-every 5", "rft has no --eval-every"),
         ("grpo --clip 0", "--clip must be above 0"),
         ("rft --epochs 0", "--epochs must be at least 1"),
         ("ppo", "ppo"),

@@ -281,6 +281,11 @@ def test_rows_of_runs():
     assert row_of({"l_revision": False}, "srt") == "SRT, L_generation only"
     assert row_of({"l_generation": "none"}, "srt") == "SRT, L_revision only"
     assert row_of({"l_answer": True}, "srt") == "" == row_of({}, "round 1")
+    for control in ({"flip_reward": True}, {"filtered": False}, {"divergence": "jsd"}):
+        assert row_of(control, "sdzero") == ""
+    assert row_of({"rounds": 2}, "sdzero") == "SD-Zero"
+    for control in ({"rounds": 8}, {"on_revisions": True}):
+        assert row_of({"method": "rft", **control}, "rft") == ""
     assert paper_place("Qwen/Qwen3-4B-Instruct-2507") == ("qwen", "base")
     assert paper_place("allenai/Olmo-3-7B-Instruct") == ("olmo", "base")
 

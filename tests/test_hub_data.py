@@ -155,9 +155,9 @@ def test_no_problem_is_held_out_in_one_language_and_trained_on_in_the_other(monk
     cfg = small(task="code", eval_questions=10, srt_questions=60, distil_questions=90)
     sets = load_questions(replace(cfg, task="code"))
     assert [len(sets[name]) for name in ("test", "val", "srt", "distil")] == [10, 10, 60, 90]
-    held_out = [q["problem"] for q in sets["test"] + sets["val"]]
+    held_out = [q["version_of"] for q in sets["test"] + sets["val"]]
     training = sets["srt"] + sets["distil"]
-    assert len(set(held_out)) == 20 and not set(held_out) & {q["problem"] for q in training}
+    assert len(set(held_out)) == 20 and not set(held_out) & {q["version_of"] for q in training}
     for name, part in sets.items():  # half in each language
         cpp = sum("language" in q["answer"] for q in part)
         assert abs(cpp - len(part) / 2) <= 5, name

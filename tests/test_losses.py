@@ -195,6 +195,21 @@ def test_the_gradient_of_a_bfloat16_head_is_added_in_large_blocks(monkeypatch, t
     assert torch.equal(hidden.grad, g @ head.weight.detach())
 
 
+def test_without_gradients_the_head_is_given_none():
+    """log pi of GRPO's old policy is taken under no_grad: nothing of the head's size is made."""
+    model, seen = random_model(), []
+
+    def loss_fn(logits, chunk):
+        seen.append(logits.requires_grad)
+        return logits.sum(-1)
+
+    hidden = torch.randn(5, model.config.hidden_size, requires_grad=True)
+    kit.losses.token_loss(model, hidden, loss_fn)
+    with torch.no_grad():
+        kit.losses.token_loss(model, hidden, loss_fn)
+    assert seen == [True, False]
+
+
 def test_a_gpus_logits_of_a_bfloat16_head_are_not_rounded(monkeypatch):
     """torch.mm(..., out_dtype=float32), played on a CPU: loss and gradient near those in fp32."""
     mm, calls = torch.mm, []

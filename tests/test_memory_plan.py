@@ -209,6 +209,20 @@ def test_ranks_share_the_hosts_memory(monkeypatch, capsys):
         memory_plan.fill_in(cfg, "cuda")
 
 
+def test_a_model_that_is_not_trained_needs_room_for_its_weights_alone(monkeypatch):
+    """eval.py, bench and localise load checkpoints to sample from them."""
+    on_a_card_of(monkeypatch, 25)
+    cfg = bare("Qwen/Qwen3-4B-Instruct")
+    with pytest.raises(UserError):
+        memory_plan.fill_in(cfg, "cuda")
+    filled = memory_plan.fill_in(cfg, "cuda", trains=False)
+    assert not filled.offload and not filled.gradient_checkpointing and filled.rollout_batch == 64
+    assert memory_plan.fill_in(replace(cfg, rollout_batch=8), "cuda", False).rollout_batch == 8
+    on_a_card_of(monkeypatch, 8)
+    with pytest.raises(UserError, match="not even to sample from: its weights take 9 GB"):
+        memory_plan.fill_in(cfg, "cuda", trains=False)
+
+
 def test_shorter_responses_are_no_longer_than_what_was_given():
     s = known_sizes("Qwen/Qwen3-4B")
     cfg = bare("Qwen/Qwen3-4B-Instruct", distil_max_tokens=1024)

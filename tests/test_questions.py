@@ -372,18 +372,38 @@ def test_no_program_runs_where_none_can_be_isolated(tmp_path, checkpoint, monkey
 def test_worked_examples_stand_before_every_question(task):
     plain = load_questions(small(task=task))
     shown = load_questions(small(task=task, shots=2, system="Be brief."))
-    asked = {q["prompt"] for qs in plain.values() for q in qs}
-    earlier = set()
+    earlier, last_turns = set(), []
     for name, questions in shown.items():
         for q, without in zip(questions, plain[name]):
             system, *turns, last = q["prompt"]
             assert system == {"role": "system", "content": "Be brief."}
             assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
-            assert last == {"role": "user", "content": without["prompt"]}
-            assert q["answer"] == without["answer"]
-            assert not asked & {turn["content"] for turn in turns}  # they are nobody's question
+            if name in ("test", "val"):
+                assert last == {"role": "user", "content": without["prompt"]}
+                assert q["answer"] == without["answer"]
+            last_turns.append(last["content"])
             earlier.add(json.dumps(turns))
-    assert len(earlier) == 1 and list(shown) == list(plain)
+    assert len(earlier) == 1 and set(shown) == set(plain)
+    examples = {turn["content"] for turn in json.loads(earlier.pop())}
+    assert not examples & set(last_turns)  # they are nobody's question
+    # however much is trained on, they and the test questions are the same
+    more = load_questions(small(task=task, shots=2, system="Be brief.", srt_questions=30))
+    assert more["test"] == shown["test"] and more["val"] == shown["val"]
+    assert len(more["srt"]) == 30
+
+
+def test_own_columns_are_no_versions_of_one_another(tmp_path):
+    """For a --reward of one's own; "problem" may be empty, or hold chat messages."""
+    chat = [{"role": "user", "content": "Say 7."}]
+    rows = [{"problem": None, "question": f"Say {i}.", "target": i} for i in range(40)]
+    for row in rows[:20]:
+        row["version_of"] = "x"
+    rows.append({"problem": chat, "answer": "7"})
+    cfg = small(data=write_lines(tmp_path / "rows.jsonl", rows), task="math", reward="mine.py:f")
+    cfg = replace(cfg, srt_questions=20, distil_questions=15, eval_questions=3)
+    sets = load_questions(cfg)
+    assert sum(map(len, sets.values())) == 41
+    assert chat in [q["prompt"] for questions in sets.values() for q in questions]
 
 
 def test_an_example_without_a_solution_shows_its_answer_in_the_tasks_form(tmp_path):

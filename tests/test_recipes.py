@@ -24,9 +24,10 @@ from toys import (
 import kit
 import sdzero
 from baselines import backward_grpo, entropy_of, make_baseline_config, sdft_prompt
+from kit.errors import UserError
 from kit.recipes import AUTHORS, COUNTS, FOLLOWS, PAPER, recipe
 from kit.schedules import Schedule
-from kit.selection import drop_surplus
+from kit.selection import drop_surplus, in_turn
 from sdzero import Config, make_config
 
 # A copy of the paper's tables, by hand, under the tables' own headings.
@@ -189,6 +190,24 @@ def test_the_share_of_rephrased_answers_is_kept():
     drop_surplus(records, Config(srt_records=0, right_share=0.25))
     kept = [r["init_reward"] for r in records if r["kept"]]
     assert len(kept) == 16 and sum(kept) == 4  # 12 wrong ones are all there are
+
+
+def test_a_share_that_leaves_nothing_is_said(capsys):
+    """... before phase 1 where it can be known, and where it cannot as what it is."""
+    with pytest.raises(UserError, match="--revise wrong revises none"):
+        make_config(right_share=0.5, revise="wrong")
+    with pytest.raises(
+        UserError, match="--right-share 0.5 .* of 12 .* 0 have a right first answer"
+    ):
+        drop_surplus(records_of([4] * 3, right=()), Config(right_share=0.5))
+
+
+def test_records_for_eq_2_are_those_behind_the_ones_for_eq_1(capsys):
+    records = records_of([2, 2], right=[1])
+    for_eq1, for_eq2 = in_turn(records, 3)
+    assert [r["init_reward"] for r in for_eq1] == [1, 1, 0] and len(for_eq2) == 1
+    assert capsys.readouterr().out == ""
+    assert in_turn(records, 4)[1] == [] and "no others" in capsys.readouterr().out
 
 
 def test_wrong_first_answers_alone_can_be_revised(run_of, model, monkeypatch):

@@ -19,7 +19,7 @@ from toys import (
 )
 
 import sdzero
-from studies import variants
+from studies import localise, variants
 from studies.variants import VariantConfig, loss_of_tokens, make_variant_config
 
 
@@ -148,6 +148,7 @@ def test_a_run_of_a_variant(coin, checkpoint, tmp_path):
     cfg = VariantConfig(**{**vars(small(checkpoint, out=str(tmp_path / "run"))), **options})
     results = sdzero.train(cfg, variants.stages_of(cfg))
     assert list(results) == ["base", "srt", "sdzero"]
+    assert localise.config_of(tmp_path / "run", {}).divergence == "reverse"  # it can be looked at
     kls = [
         x["loss"] for x in lines_of(tmp_path / "run" / "metrics.jsonl") if x["phase"] == "distil"
     ]
