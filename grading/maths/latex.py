@@ -143,7 +143,9 @@ def _one_name_for_each_command(text):
         _command,
         text,
     )
-    text = re.sub(r"\\bigl?|\\bigr?", "", text)
+    text = re.sub(r"\\big(cup|cap)(?![A-Za-z])", r"\\\1 ", text)
+    text = re.sub(r"\\big[lr]?(?![A-Za-z])", "", text)
+    text = re.sub(r"\{? ?(\w+) ?\\choose ?(\w+) ?\}?", r"\\binom{\1}{\2}", text)
     text = re.sub(r"(\\q?quad)(?=[a-zA-Z])", r"\1 ", text)
     text = re.sub(TEXTS, lambda _: r"\text", text)
     text = re.sub(FUNCTIONS, lambda m: _command(m) + " ", text)
@@ -239,6 +241,8 @@ def _short_forms(text):
     text = re.sub(r"(\\log ?_ ?)(10(?=\d)|[2-9])(\d+)(?= ?(?:$|[-+=,)}\]<>/]))", r"\1{\2}\3", text)
     text = re.sub(r"_ ?(\d+|[A-Za-z](?![A-Za-z]))", r"_{\1}", text)
     text = _combinations(text)
+    text = re.sub(r"(\d) ?¢", r"\1\\text{ cent}", text)
+    text = re.sub(r"(\d) ?\^? ?\{? ?\\text ?\{ ?(st|nd|rd|th) ?\} ?\}?", r"\1\2", text)
     text = re.sub(r"(\\text\{ degree\}) ?([CFK])(?![A-Za-z])", r"\1\\text{\2}", text)
     text = re.sub(r"\\text ?\{(\\text\{dollar \}[^{}]*)\}", r"\1", text)
     text = re.sub(r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}", text)
@@ -246,6 +250,10 @@ def _short_forms(text):
     text = re.sub(r"\\frac ?(\\pi|[a-z]) ?(?=\d|\{)", r"\\frac{\1}", text)
     text = re.sub(r"\\frac ?(\{[^{}]*\}) ?(\d|[a-z]|\\pi)(?![a-z])", r"\\frac\1{\2}", text)
     text = re.sub(r"\\exp ?(?:\(([^()]*)\)|\{([^{}]*)\})", lambda m: f"e^{{{m[1] or m[2]}}}", text)
+    text = re.sub(r"\\sqrt ?(\[[^\]]*\]) ?(\d|[a-z])", r"\\sqrt\1{\2}", text)
+    text = re.sub(
+        r"(\\sqrt|\^) ?(\\frac ?\{[^{}]*\} ?\{[^{}]*\}|\\pi(?![A-Za-z]))", r"\1{\2}", text
+    )
     text = re.sub(r"\\sqrt ?(\d+|[a-z])", lambda m: r"\sqrt{" + m[1][0] + "}" + m[1][1:], text)
     text = re.sub(r"\\binom ?(\d|[a-z](?![a-z])) ?(\d|[a-z](?![a-z]))", r"\\binom{\1}{\2}", text)
     text = re.sub(r"\\sqrt ?\(([^()]*)\)", r"\\sqrt{\1}", text)
@@ -281,7 +289,8 @@ def _signs(text):
     """Signs as programmers type them, and the stop or comma of the sentence around the answer."""
     text = re.sub(r"<=|=<", r"\\leq ", text)
     text = re.sub(r">=", r"\\geq ", text)
-    text = re.sub(r"!=", r"\\neq ", text)
+    if not re.match(r"\d+!=", text):  # 5!=120 is a factorial
+        text = re.sub(r"!=", r"\\neq ", text)
     text = re.sub(r"==", "=", text)
     text = text.replace("**", "^")
     text = re.sub(r"(\d)\.(?=$|[^\d.(\\{])", r"\1", text)  # 5. and 5.% but neither 5.( nor 5...

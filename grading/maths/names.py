@@ -14,8 +14,13 @@ _LETTER = (
 )
 _GREEK_CAPITAL = r"\\(?:Gamma|Delta|Theta|Lambda|Xi|Pi|Sigma|Upsilon|Phi|Psi|Omega)(?![A-Za-z])"
 _MARKED = r"\\(?:overline|hat|widehat|vec|tilde|widetilde|dot|overrightarrow|mathcal|mathbb)"
-_INDEX = r"(?: ?_(?:\w|\{[^{}]*\}))?(?:'|\^ ?(?:\*|\{ ?\*? ?(?:\\prime ?)*\}|\\prime(?![A-Za-z])))*"
+_BELOW = r" ?_(?:\w|\{(?:[^{}]|\\text ?\{[^{}]*\})*\})"
+_INDEX = rf"(?:{_BELOW})?" + r"(?:'|\^ ?(?:\*|\{ ?\*? ?(?:\\prime ?)*\}|\\prime(?![A-Za-z])))*"
 _SYMBOL = rf"(?:{_LETTER}|{_GREEK_CAPITAL}|{_MARKED} ?(?:\{{[A-Za-z_0-9]+\}}|[A-Za-z])){_INDEX}"
+_DERIVATIVE = (
+    rf"\\frac ?\{{ ?d ?(?:\^ ?\{{?\d\}}? ?)?{_LETTER} ?\}}"
+    rf" ?\{{ ?d ?{_LETTER}(?: ?\^ ?\{{?\d\}}?)? ?\}}"
+)
 _WORD = r"(?:\\text ?\{[^{}]*\}|[A-Z][A-Za-z]+|[A-Za-z]{4,})"  # xy is a product
 _MEASURE = (
     r"\|[A-Z]{2}\||\|\\(?:overline|vec|overrightarrow) ?\{?[A-Za-z]+\}?\||\[[A-Z]{3,}\]"
@@ -23,7 +28,7 @@ _MEASURE = (
 )
 SYMBOL = re.compile(_SYMBOL)
 NAME = re.compile(
-    rf"(?:{_SYMBOL}|{_WORD})"
+    rf"(?:{_SYMBOL}|{_WORD}|\\Delta ?{_LETTER}{_INDEX}|{_DERIVATIVE})"
     # a function value: f(2), f^{-1}(3), P(A \cap B)
     rf"|(?:{_SYMBOL}|{_WORD})(?: ?\^ ?\{{?-1\}}?)? ?\((?:[^()]|\([^()]*\))+\)"
     rf"|{_MEASURE}"
@@ -48,8 +53,11 @@ def is_name(text):
     text = part[1].strip() if part else text
     if len(text) > 100 or NAME.fullmatch(text) is None:
         return False
+    if re.fullmatch(_DERIVATIVE, text):
+        return True
+    without_indices = re.sub(_BELOW, " ", text)
     words = re.findall(
-        r"[A-Za-z']{2,}", re.sub(r"\\(?!text)[A-Za-z]+|\\text|_\{[^{}]*\}", " ", text)
+        r"[A-Za-z']{2,}", re.sub(r"\\(?!text)[A-Za-z]+|\\text", " ", without_indices)
     )
     head = words[0] if words else ""
     if FUNCTION.fullmatch(head) or "\\text" not in text and FUNCTION.fullmatch(head[:-1]):

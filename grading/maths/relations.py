@@ -87,6 +87,11 @@ def congruence(text, parse):
     return ("congruent", name, texts, match[3])
 
 
+INVERSE = re.compile(r"(?:[A-Z]|\\mathbf ?\{?[A-Z]\}?) ?\^ ?\{ ?- ?1 ?\}")
+# What has letters that are no variables of the whole
+BINDING = re.compile(r"\\(?:sum|prod|i*int|oint|lim|det)(?![A-Za-z])")
+
+
 def _equation(sides, parse, agree):
     """x = 5, x = 1/2 = 0.5, 2 + 3 = 5, m + n = 5, y = 2x + 1."""
     if sides[0] == "":
@@ -98,6 +103,8 @@ def _equation(sides, parse, agree):
     names = tuple_of_names(sides[0]) if len(sides) == 2 else None
     if names:
         return _points(names, parse(sides[1]))
+    if len(sides) == 2 and INVERSE.fullmatch(sides[0]) and r"\begin" in sides[1]:
+        return ("named", plain(sides[0]), parse(sides[1]))
     if not is_name(sides[0]) and is_name(sides[-1]) and not re.search("[a-zA-Z]", bare(sides[0])):
         sides = [sides[-1], *sides[:-1]]
     if is_name(sides[0]):
@@ -109,7 +116,8 @@ def _equation(sides, parse, agree):
         node = parse(sides[-1])
         return ("named", plain(sides[0]), ("either", parse(first), node) if first else node)
     number = split_unit(sides[-1])[0]
-    if not re.search(r"[A-Za-z]", bare("".join(sides[:-1]) + number)):
+    bound = [side for side in sides[:-1] if not BINDING.match(side)]  # \sum_{k=1}^{10} k = 55
+    if not re.search(r"[A-Za-z]", bare("".join(bound) + number)):
         is_said_twice = sides[0].replace(" ", "") == sides[-1].replace(" ", "")
         if is_said_twice or not all(agree(x, number) or agree(x, sides[-1]) for x in sides[:-1]):
             return ("none",)

@@ -6,15 +6,22 @@ answer only if the gold answer has it too: otherwise it is the question, or a st
 
 import re
 
+from grading.maths.characters import GREEK
+
 UNFINISHED = {
     "sum": re.compile(r"(?<=[\w)}\]!#]) ?[+-](?! ?\\infty)"),
     "product": re.compile(
-        r"(?<=[\d})!]) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)"
+        r"(?:(?<=[\d})!%])|(?<=\\pi)) ?(?:\\cdot|\\times|\*) ?(?=\d|\(|\\frac|-)(?!10 ?\^)"
+        r"|% ?[\d(]|\\pi ?\d|\\frac ?\{[^{}]*\} ?\{[^{}]*\} ?\d"
         r"|# ?(?:\\cdot|\\times|\*)? ?#"
         r"|\) ?\("
         r"|\d ?\("
     ),
     "division": re.compile(r"\\div(?![A-Za-z])"),
+    "sum of numbers in a root": re.compile(
+        r"\\sqrt ?(?:\[\d\])? ?\{ ?\d+(?:\^ ?\{? ?\d+ ?\}?)?"
+        r"(?: ?[+-] ?\d+(?:\^ ?\{? ?\d+ ?\}?)?)+ ?\}"
+    ),
     "tower": re.compile(r"\^ ?(?:\{[^{}]*|[\d.]+ ?|\([\d.]+\) ?)\^"),
     "function": re.compile(
         r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg"
@@ -48,6 +55,16 @@ UNTYPICAL = re.compile(
     r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let"
     r"|newcommand|href|tag|label|verb|begin|end)(?![A-Za-z])"
 )
+
+
+GREEK_VARIABLE = re.compile(
+    rf"\\(?:var)?(?:{'|'.join(sorted(GREEK - {'pi'}))})(?![A-Za-z])", flags=re.IGNORECASE
+)
+
+
+def has_variables(text):
+    """Whether it has letters that stand for no constant; Greek ones too, but not pi."""
+    return re.search(r"[A-Za-z]", bare(GREEK_VARIABLE.sub(" x ", text))) is not None
 
 
 def bare(text):

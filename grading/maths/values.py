@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from grading.maths.literals import exact, rounded
 from grading.maths.symbols import equal, symbolic
-from grading.maths.unfinished import HUGE, ROOT, UNFINISHED, UNTYPICAL, bare
+from grading.maths.unfinished import HUGE, ROOT, UNFINISHED, UNTYPICAL, has_variables
 from grading.maths.units import split_unit
 from grading.maths.words import (
     as_based,
@@ -89,10 +89,9 @@ def same_value(a, g, same_answer, strict=True):
         )
         strict = False
     left, right = exact(a), exact(g)
-    if strict and any(
-        pattern.search(a) and not pattern.search(g)
-        for pattern in (UNFINISHED["tower"], re.compile(r"^[-+] ?\( ?[-+]"))
-    ):
+    double_sign, tower = re.compile(r"^[-+] ?\( ?[-+]"), UNFINISHED["tower"]
+    of_answer = [double_sign] if has_variables(g) else [double_sign, tower]
+    if strict and any(pattern.search(a) and not pattern.search(g) for pattern in of_answer):
         return False
     if left and right:
         (left, left_digits), (right, right_digits) = left, right
@@ -113,6 +112,8 @@ FOREIGN = (
     r"\\text ?\{(?! ?degree ?\})[^{}]*\}",
     "'",
     r"\\frac ?\{ ?d ?\}",
+    r"\\frac ?\{ ?d[^{}]*\} ?\{ ?d ?[a-z] ?\}",
+    r"\\partial",
     r"[-+] ?[-+]",
     r"[\d})] ?_",
     "mod",
@@ -131,9 +132,12 @@ def same_expression(a, g, a_exact, g_exact, strict):
         return a == g
     if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in FOREIGN):
         return False
-    if UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
+    if strict and UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
         return False
-    if strict and not re.search(r"[A-Za-z]", bare(g)):
+    if strict and not has_variables(g):
+        in_root = UNFINISHED["sum of numbers in a root"]
+        if in_root.search(a) and not in_root.search(g):
+            return False
         # A root times a number is fine, and so is a number times a sum where the gold answer is
         # a sum.
         one, other = (ROOT.sub("#", text) for text in (a, g))

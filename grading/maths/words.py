@@ -26,8 +26,9 @@ SCALING = set(
     "negative opposite inverse reciprocal complement factorial percent percentage percentile fail "
     "invalid score gross grand myriad googol kilo mega giga milli micro nano mil bn mn thou".split()
 )
-# Words that belong to a name: "the number of cars", "correct answer"
+# Words that belong to a name: "the number of cars", "correct answer", "maximum value"
 NAMING = set("a an the of to in is are was be its this answer correct right reward".split())
+NAMING |= {"maximum", "minimum"}
 # Words that take back what they stand beside
 RETRACTING = set(
     "wrong incorrect incorrectly rejected eliminated excluded retracted denied negated cancelled "

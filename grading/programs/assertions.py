@@ -10,6 +10,7 @@ import re
 import sys
 
 from grading.bounds import MAX_PROGRAM
+from grading.programs.formats import THE_PROGRAM
 from grading.programs.imports import with_imports
 from grading.programs.process import too_large
 from grading.programs.remote import Candidate, Dead, Thing
@@ -54,7 +55,7 @@ def judge_with(box, program, tests, judge, passed):
 
 def _assert(candidate, tests):
     """Evaluate all assertions. Raises what they raise."""
-    setup, parts = ast.parse(tests["setup"]), [ast.parse(code) for code in tests["code"]]
+    setup, *parts = [_without_its_import(code) for code in (tests["setup"], *tests["code"])]
     trees = [setup, *parts]
     entry = tests.get("entry")
     scope, bound = _scope(candidate, tests, trees, parts)
@@ -73,6 +74,17 @@ def _assert(candidate, tests):
         scope["check"](function)
     else:
         _run_test_functions(scope)
+
+
+def _without_its_import(code):
+    """The tree of a test's code, less `from solution import add`: its names are the program's."""
+    tree = ast.parse(code)
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.ImportFrom) and node.module in THE_PROGRAM)
+    ]
+    return tree
 
 
 def written_function(candidate, entry):

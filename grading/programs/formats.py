@@ -11,12 +11,14 @@ import ast
 import json
 import math
 import re
+import sys
 
 from grading.bounds import MAX_MEMORY, PROGRAM_MEMORY, TEST_SECONDS
 from grading.programs.compare import same_output, same_value, trimmed
 from grading.programs.fields import filled, limit, listed, text_or_lines, unpacked
 from grading.programs.functional import load_calls, style_of
 
+THE_PROGRAM = ("solution", "main")  # as tests call the module that they are for
 KINDS = ("stdin", "call", "assert")
 # Where a row may keep a list of tests, or a dict or text with tests in it
 HOLDERS = (
@@ -132,7 +134,7 @@ def _load_form(row, name):
     if function is not None:
         about = {**row, "testtype": inner[0].get("testtype")} if isinstance(inner[0], dict) else row
         return load_calls(function, *map(list, zip(*pairs, strict=True)), about)
-    return {"kind": "stdin", "cases": _load_cases(pairs)}
+    return {"kind": "stdin", "cases": _load_cases(pairs), **_imports(row, [])}
 
 
 def _load_lists(row):
@@ -147,7 +149,8 @@ def _load_lists(row):
         raise ValueError("inputs and outputs must both be lists")
     if len(ins) != len(outs):
         raise ValueError(f"{len(ins)} inputs but {len(outs)} outputs")
-    return {"kind": "stdin", "cases": _load_cases(zip(ins, outs, strict=True))}
+    cases = _load_cases(zip(ins, outs, strict=True))
+    return {"kind": "stdin", "cases": cases, **_imports(row, [])}
 
 
 def _refuse_contradictions(tests, more, name, other):
@@ -213,12 +216,28 @@ def _load_cases(pairs):
     return cases
 
 
+# What tests may import: `from solution import add` means the program's own add
+IMPORTABLE = {*sys.stdlib_module_names, "numpy", *THE_PROGRAM}
+
+
 def _parse_tests(code, what):
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"{what} is no Python: {error}") from None
+    for node in ast.walk(tree):
+        for name in imported(node):
+            if name not in IMPORTABLE:
+                raise ValueError(f"{what} imports {name}, which no test can have here")
     return tree
+
+
+def imported(node) -> list[str]:
+    """The top-level modules that a node of a syntax tree imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [(node.module or "").partition(".")[0]]
+    names = node.names if isinstance(node, ast.Import) else []
+    return [alias.name.partition(".")[0] for alias in names]
 
 
 def _asserts(node):

@@ -263,6 +263,12 @@ def _update(ours, theirs):
     return ours
 
 
+# What text and sets are asked, as in f(x).startswith("y"): an object that takes their place would
+# answer as it likes.
+YES_OR_NO = {name for name in dir(str) if name.startswith("is")}
+YES_OR_NO |= {"startswith", "endswith", "issubset", "issuperset", "isdisjoint"}
+
+
 class Thing:
     """Something of the candidate's that is no plain data, as a test sees it.
 
@@ -284,6 +290,8 @@ class Thing:
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in YES_OR_NO:
+            self._refuse()
         return self._candidate.ask("get", self._target, name)
 
     def __setattr__(self, name, value):

@@ -2,6 +2,7 @@
 
 import re
 
+from grading.answers import after_thinking
 from grading.bounds import MAX_PROGRAM
 from grading.programs.formats import load_tests
 
@@ -16,10 +17,12 @@ def last_program(response, language="python"):
     """The source in the last ```python block (also ```py, ```python3), or that of another language,
     or None.
 
-    A block that was never closed is no program: the response was cut off.
+    A block that was never closed is no program: the response was cut off. What stands before the
+    last </think> is thought, and nothing else is said where a <think> was not closed.
     """
     if not isinstance(response, str):
         return None
+    response = after_thinking(response)
     program, block = None, None
     # Not splitlines: a form feed or U+2028 in a string ends no line.
     for line in re.split(r"\r\n|\n|\r", response):

@@ -7,11 +7,14 @@ from grading.bounds import MAX_OUTPUT
 from grading.candidate import RUN_STDIN
 from grading.programs.compare import same_output, trimmed
 from grading.programs.cpp import compiled
+from grading.programs.imports import with_imports
 from grading.programs.process import Clock, kill, too_large
 
 
 def judge_stdin(box, program, tests):
     """Run the program once per test. (right, why, whether time ran out)."""
+    if "imports" in tests:
+        program = with_imports(program, tests["imports"])
     start = RUN_STDIN, program
     if tests.get("language") == "cpp":
         made, why = compiled(box, program)
