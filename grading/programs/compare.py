@@ -10,9 +10,9 @@ import math
 import re
 
 # A number that is no part of a word, a version (1.2.3) or an address
-NUMBER = re.compile(r"(?<![\w.])[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?!\w|\.\d)")
+NUMBER = re.compile(r"(?<![\w.])[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!\w|\.[0-9])")
 # Whether it was computed with floats: a point, or an exponent as Python writes it. 12 is none.
-DECIMAL = re.compile(r"[+-]?\d*(?:\.(?P<places>\d*))?(?:[eE](?P<exponent>[+-]?\d+))?")
+DECIMAL = re.compile(r"[+-]?[0-9]*(?:\.(?P<places>[0-9]*))?(?:[eE](?P<exponent>[+-]?[0-9]+))?")
 
 ABSOLUTE, RELATIVE = 1e-6, 1e-9
 SMALL = 1e-3  # of a number below 0.001, which is nothing beside ABSOLUTE
