@@ -10,7 +10,9 @@ import math
 import re
 
 # A number that is no part of a word, a version (1.2.3) or an address
-NUMBER = re.compile(r"(?<![\w.])[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!\w|\.[0-9])")
+NUMBER = re.compile(
+    r"(?<![\w.])[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?!\w|\.[0-9])"
+)
 # Whether it was computed with floats: a point, or an exponent as Python writes it. 12 is none.
 DECIMAL = re.compile(r"[+-]?[0-9]*(?:\.(?P<places>[0-9]*))?(?:[eE](?P<exponent>[+-]?[0-9]+))?")
 
