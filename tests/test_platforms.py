@@ -5,16 +5,14 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from corpora import ROOT
 
-# Read by every interpreter at its start, but where LATER is set: torch's own libraries are those of
-# the real system. What the standard library needs of the names is imported
-# before they go.
+# Read by every interpreter at its start; by a run behind its imports of torch, whose libraries are
+# those of the real system. What the standard library needs of the names is imported before they go.
 WITHOUT_LINUX = """
 import ctypes, logging, os, random, select, signal, subprocess, sys, tempfile, threading
 import concurrent.futures.thread, multiprocessing.util
-if os.environ.pop("LATER", None):
-    raise ImportError("what follows is for later")
 
 def absent(*args, **options):
     raise TypeError("there is no such library here")
@@ -104,6 +102,7 @@ exit_code("sdzero", lambda: print("a \u2713 and \u6570"))
 WHOLE_RUN = r"""
 import sys
 sys.modules["matplotlib"] = None  # without it a run has no figure
+sys.path.insert(0, ROOT)
 import torch, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.models.qwen3 import modeling_qwen3
@@ -116,8 +115,10 @@ sys.exit(sdzero.main([*few.split(), *"--max-tokens 40 --out run".split()]))
 
 
 @pytest.mark.parametrize("elsewhere", ["win32"], indirect=True)
-def test_a_whole_run(elsewhere, tmp_path):
-    done = elsewhere(WHOLE_RUN, LATER="1")
+@pytest.mark.usefixtures("elsewhere")  # its sitecustomize.py, which the run's workers read too
+def test_a_whole_run(tmp_path):
+    source, path = WHOLE_RUN.replace("ROOT", repr(str(ROOT))), {"PYTHONPATH": str(tmp_path)}
+    done = warm.python("-c", source, cwd=tmp_path, env=path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "sdzero" / "model.safetensors").is_file()
     assert "net correction" in done.stdout

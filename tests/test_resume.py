@@ -1,11 +1,10 @@
 """A run that is killed, stopped or out of disk goes on to the same end, and on the same data."""
 
 import json
+import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -218,17 +217,18 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, checkpoint, coin, monkeypa
     options = """--no-phase1 --srt-questions 1 --distil-questions 600 --distil-batch 3 --digits 2
         --eval-questions 2 --eval-samples 1 --max-tokens 12"""
     words = ["--model", checkpoint, *options.split(), "--out", "run"]
-    command = [sys.executable, str(HERE / "sdzero.py"), *words]
-    how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    process = subprocess.Popen(command, **how)
+    said = tmp_path / "stderr"
+    files = [tmp_path / "stdout", said]
+    process = warm.start([HERE / "sdzero.py", *words], tmp_path, {}, files)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.time() + 120
     while not (metrics.exists() and '"distil"' in metrics.read_text()):
-        assert process.poll() is None and time.time() < deadline, process.stderr.read()[-2000:]
+        assert process.is_alive() and time.time() < deadline, said.read_text()[-2000:]
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, stderr[-2000:]
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    stderr = said.read_text()
+    assert process.exitcode == 130, stderr[-2000:]
     assert "goes on from here" in stderr and "Traceback" not in stderr
     steps = len(re.findall('"distil"', metrics.read_text()))
     # the same command, in this process, which has imported torch

@@ -30,15 +30,11 @@ def python(*words, cwd, env=None, timeout=240) -> subprocess.CompletedProcess:
 
 def pythons(words, cwd, envs: list[dict], timeout=240) -> list[subprocess.CompletedProcess]:
     """The same command once with each of these additions to the environment, all at once."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(LIBRARIES)
-    words, started, ended = [str(word) for word in words], [], []
+    started, ended = [], []
     with tempfile.TemporaryDirectory() as folder:
         for i, env in enumerate(envs):
             files = [os.path.join(folder, f"{name}{i}") for name in ("stdout", "stderr")]
-            job = words, str(cwd), {**os.environ, **env}, files
-            started.append((server.Process(target=be_python, args=job), files))
-            started[-1][0].start()
+            started.append((start(words, cwd, env, files), files))
         for process, files in started:
             process.join(timeout)
             if process.is_alive():
@@ -48,6 +44,16 @@ def pythons(words, cwd, envs: list[dict], timeout=240) -> list[subprocess.Comple
             texts = [Path(file).read_text() for file in files]
             ended.append(subprocess.CompletedProcess(words, process.exitcode, *texts))
     return ended
+
+
+def start(words, cwd, env: dict, files: list) -> multiprocessing.Process:
+    """The command under way; what it says goes into the two files, standard output first."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(LIBRARIES)
+    job = [str(word) for word in words], str(cwd), {**os.environ, **env}, [str(f) for f in files]
+    process = server.Process(target=be_python, args=job)
+    process.start()
+    return process
 
 
 def two_ranks(*words, cwd) -> list[subprocess.CompletedProcess]:
