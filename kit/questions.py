@@ -369,7 +369,7 @@ def question_of(row: dict, task: str) -> dict:
     if task == "own":
         return own_question(row)
     columns = CODE_COLUMNS if task == "code" else QUESTION_COLUMNS
-    question = next((row[column] for column in columns if row.get(column)), None)
+    question = next((row[column] for column in columns if not is_blank(row.get(column))), None)
     if task == "code":
         question, answer, instruction = code_question(row, question)
     else:
@@ -394,7 +394,7 @@ def own_question(row: dict) -> dict:
     behind it (--instruction adds), an answer if it has one. Raises ValueError."""
     row = json.loads(json.dumps(row, default=str))  # dates and the like as text
     row.pop("version_of", None)  # which is of codeforces_questions
-    question = next((row[column] for column in QUESTION_COLUMNS if row.get(column)), None)
+    question = next((row[c] for c in QUESTION_COLUMNS if not is_blank(row.get(c))), None)
     if not isinstance(question, str) and not asks_in_chat(question):
         raise ValueError("no question, as text or as chat messages that end with the user's")
     answer = next((row[c] for c in ANSWER_COLUMNS if not is_blank(row.get(c))), "")

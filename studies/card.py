@@ -1,7 +1,7 @@
 """The model card of a run's checkpoint: its README.md, as the hub reads it.
 
     python eval.py card out/mine --license apache-2.0
-    huggingface-cli upload me/mine out/mine/sdzero          # all that is left
+    hf upload me/mine out/mine/sdzero                       # all that is left
 
 Base model, data, method, options, results with intervals and the command stand in it: what the run
 knows. Read it before you publish it, and add what the run cannot know: what the model is for.

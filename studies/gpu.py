@@ -237,6 +237,7 @@ def gpu(args) -> dict:
     """All parts in turn; one that fails is reported as what it is, and the next one begins."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     toy = device == "cpu"
+    args.json = args.json or "gpu.json"
     kit.gpu.prepare(device)
     small = dict(tokens=24, rows=4, prompt=16) if toy else dict(tokens=2048, rows=64, prompt=256)
     args = replace_args(args, **{k: v for k, v in small.items() if not getattr(args, k)})
@@ -260,7 +261,6 @@ def gpu(args) -> dict:
             rows += attempted(name, part, time.time() - began < 60 * args.minutes)
     print(table_of(rows))
     card = torch.cuda.get_device_name() if not toy else "no GPU: toy size, the numbers mean nothing"
-    args.json = args.json or "gpu.json"
     return {
         "card": card,
         "model": args.model or ("random, toy" if toy else f"random, as {LIKE}"),

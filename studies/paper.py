@@ -17,6 +17,7 @@ import kit
 from kit.benchmarks import BENCHMARKS
 from kit.errors import UserError
 from kit.options import option, parse_options
+from kit.presets import ALIASES
 from kit.tables import mean, table
 from studies import paper_tables as paper
 from studies.runs import family_of, is_run, read_metrics, read_options, read_results, row_of
@@ -58,7 +59,8 @@ def measured_in(folder: Path) -> dict[str, dict]:
 
 
 def identity(checkpoint: str) -> str:
-    """A checkpoint under one name, however its folder is written."""
+    """A checkpoint under one name, however its folder, or README's short name of it, is written."""
+    checkpoint = ALIASES.get(checkpoint, checkpoint)
     return str(Path(checkpoint).resolve()) if Path(checkpoint).exists() else checkpoint
 
 

@@ -392,6 +392,12 @@ def test_worked_examples_stand_before_every_question(task):
     assert len(more["srt"]) == 30
 
 
+def test_a_blank_column_hides_no_filled_one(tmp_path):
+    rows = [{"problem": " ", "question": f"What is {i} + 1?", "answer": i + 1} for i in range(40)]
+    sets = load_questions(small(data=write_lines(tmp_path / "rows.jsonl", rows), task="math"))
+    assert all("What is" in q["prompt"] for questions in sets.values() for q in questions)
+
+
 def test_own_columns_are_no_versions_of_one_another(tmp_path):
     """For a --reward of one's own; "problem" may be empty, or hold chat messages."""
     chat = [{"role": "user", "content": "Say 7."}]
