@@ -12,7 +12,7 @@ from grading.maths.literals import exact
 from grading.maths.names import is_name, is_quantity, plain, tuple_of_names
 from grading.maths.reals import as_reals, punctured
 from grading.maths.symbols import symbolic
-from grading.maths.unfinished import HUGE, bare
+from grading.maths.unfinished import HUGE, UNFINISHED, bare
 from grading.maths.units import split_unit
 
 # Negated relations too (\nless, \notin, whatever \not was put before): none of them may be lost.
@@ -87,9 +87,7 @@ def congruence(text, parse):
     return ("congruent", name, texts, match[3])
 
 
-INVERSE = re.compile(r"(?:[A-Z]|\\mathbf ?\{?[A-Z]\}?) ?\^ ?\{ ?- ?1 ?\}")
-# What has letters that are no variables of the whole
-BINDING = re.compile(r"\\(?:sum|prod|i*int|oint|lim|det)(?![A-Za-z])")
+INVERSE = re.compile(r"[A-Z] ?\^ ?\{ ?- ?1 ?\}")
 
 
 def _equation(sides, parse, agree):
@@ -116,11 +114,18 @@ def _equation(sides, parse, agree):
         node = parse(sides[-1])
         return ("named", plain(sides[0]), ("either", parse(first), node) if first else node)
     number = split_unit(sides[-1])[0]
-    bound = [side for side in sides[:-1] if not BINDING.match(side)]  # \sum_{k=1}^{10} k = 55
-    if not re.search(r"[A-Za-z]", bare("".join(bound) + number)):
+
+    def is_true():
+        return all(agree(x, number) or agree(x, sides[-1]) for x in sides[:-1])
+
+    if not re.search(r"[A-Za-z]", bare("".join(sides[:-1]) + number)):
         is_said_twice = sides[0].replace(" ", "") == sides[-1].replace(" ", "")
-        if is_said_twice or not all(agree(x, number) or agree(x, sides[-1]) for x in sides[:-1]):
+        if is_said_twice or not is_true():
             return ("none",)
+        return ("either", parse(sides[0]), parse(sides[-1]))
+    # \sum_{k=1}^{10} k = 55: k is no variable of the whole
+    unbound = [side for side in sides[:-1] if not UNFINISHED["sum sign"].match(side)]
+    if not re.search(r"[A-Za-z]", bare("".join(unbound) + number)) and is_true():
         return ("either", parse(sides[0]), parse(sides[-1]))
     if len(sides) == 2 and is_quantity(sides[0]) and not re.search(r"[A-Za-z]", bare(sides[1])):
         return ("named", plain(sides[0]), parse(sides[1]))  # m + n = 5
