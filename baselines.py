@@ -133,6 +133,15 @@ BELONGS = {
 }
 
 
+def lacks(name: str, options: dict) -> str:
+    """Why the method of these options has no option of this name; empty where it has."""
+    if name in NOT_HERE or options["method"] not in BELONGS.get(name, DEFAULTS):
+        return f"{options['method']} has no {flag_of(name)}"
+    if name in OF_REVISIONS and not options.get("on_revisions"):
+        return f"{flag_of(name)} is for --on-revisions alone"
+    return ""
+
+
 def make_baseline_config(**given) -> BaselineConfig:
     """Options that were not given take the method's default. Raises UserError as make_config does,
     and for options that the method does not have."""
@@ -140,10 +149,8 @@ def make_baseline_config(**given) -> BaselineConfig:
     if method not in DEFAULTS:
         raise UserError(f"the baselines are {', '.join(DEFAULTS)}, not {method!r}")
     for name in given:
-        if name in NOT_HERE or method not in BELONGS.get(name, DEFAULTS):
-            raise UserError(f"{method} has no {flag_of(name)}")
-        if name in OF_REVISIONS and not given.get("on_revisions"):
-            raise UserError(f"{flag_of(name)} is for --on-revisions alone")
+        if why := lacks(name, {**given, "method": method}):
+            raise UserError(why)
     if given.get("on_revisions") and given.get("rounds", 1) > 1:
         raise UserError("--on-revisions trains once on what was collected: --rounds excludes it")
     tiny = recipe_of(given)["recipe"] == "tiny"

@@ -85,9 +85,8 @@ def rollout_speed(s: Sizes, cfg, card: float) -> float:
 def training_seconds(s: Sizes, cfg, card: float, responses: dict[str, int]) -> float:
     """Seconds of all training steps, with as many kept revisions as --srt-records lets."""
     tokens, prompt = tokens_of(cfg), memory_plan.PROMPT / 2
-    kept, distil = responses.get("revisions", 0), responses.get("rollouts", 0)
-    if kept:
-        kept = budget.kept_at_most(cfg, kept)
+    kept = budget.kept_at_most(cfg, responses.get("revisions", 0))
+    distil = responses.get("rollouts", 0)
     row = prompt + tokens["first answers"] + tokens["revisions"]
     srt = kept * cfg.srt_epochs * row
     student = distil * (prompt + tokens["rollouts"])

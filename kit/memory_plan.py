@@ -293,6 +293,11 @@ def settled(cfg, way: dict):
     return replace(cfg, **{name: way.get(name, default) for name, default in open_ones.items()})
 
 
+def batches_open_to(cfg) -> tuple[int, ...]:
+    """The rollout batches to choose from, the largest first: the one that was given, or all."""
+    return (cfg.rollout_batch,) if cfg.rollout_batch else BATCHES
+
+
 def fitted(s: Sizes, cfg, card: float, **changes):
     """cfg with changes and the largest passes and rollout batches that fit `card` bytes; None where
     not even the smallest do. What it leaves open is off."""
@@ -301,7 +306,7 @@ def fitted(s: Sizes, cfg, card: float, **changes):
     rows = {trained_row(cfg, phase) for phase in phases_of(cfg)}  # a pass holds one at least
     sizes_of_pass = {tokens for tokens in (32768, 16384) if tokens > min(rows)} | rows
     passes = sorted(sizes_of_pass, reverse=True)
-    batches = [cfg.rollout_batch] if cfg.rollout_batch else BATCHES
+    batches = batches_open_to(cfg)
     if cfg.micro_tokens:
         passes = [cfg.micro_tokens]
 
@@ -404,7 +409,7 @@ def for_sampling(s: Sizes, cfg, card: Card):
     the largest that fits beside them. Raises UserError."""
     cfg = settled(cfg, {})
     weights = s.parameters * bytes_of_weight(cfg, gpu=True) + CONTEXT
-    for batch in [cfg.rollout_batch] if cfg.rollout_batch else BATCHES:
+    for batch in batches_open_to(cfg):
         found = replace(cfg, rollout_batch=batch)
         if weights + sum(rollout_parts(s, found, 1).values()) <= card.free * (1 - RESERVE):
             return found

@@ -369,7 +369,7 @@ def question_of(row: dict, task: str) -> dict:
     if task == "own":
         return own_question(row)
     columns = CODE_COLUMNS if task == "code" else QUESTION_COLUMNS
-    question = next((row[column] for column in columns if not is_blank(row.get(column))), None)
+    question = first_filled(row, columns)
     if task == "code":
         question, answer, instruction = code_question(row, question)
     else:
@@ -394,11 +394,11 @@ def own_question(row: dict) -> dict:
     behind it (--instruction adds), an answer if it has one. Raises ValueError."""
     row = json.loads(json.dumps(row, default=str))  # dates and the like as text
     row.pop("version_of", None)  # which is of codeforces_questions
-    question = next((row[c] for c in QUESTION_COLUMNS if not is_blank(row.get(c))), None)
+    question = first_filled(row, QUESTION_COLUMNS)
     if not isinstance(question, str) and not asks_in_chat(question):
         raise ValueError("no question, as text or as chat messages that end with the user's")
-    answer = next((row[c] for c in ANSWER_COLUMNS if not is_blank(row.get(c))), "")
-    return {**row, "prompt": question, "answer": answer}
+    answer = first_filled(row, ANSWER_COLUMNS)
+    return {**row, "prompt": question, "answer": "" if answer is None else answer}
 
 
 def asks_in_chat(question) -> bool:
@@ -430,6 +430,11 @@ def plain_answer(row: dict) -> str:
         except ValueError as e:
             reasons.append(str(e))
     raise ValueError((reasons or ["no answer" + ", but tests: give --task code" * has_tests])[0])
+
+
+def first_filled(row: dict, columns: tuple):
+    """What stands in the first of these columns that is not blank; None where all are."""
+    return next((row[column] for column in columns if not is_blank(row.get(column))), None)
 
 
 def is_blank(value) -> bool:

@@ -239,10 +239,9 @@ class RunFolder:
         here = stepped_here(optimizer)
         for p, state in zip(model.parameters(), self.saved["optimizer"] or ()):
             if p in here:
+                place = "cpu" if offload else p.device
                 own(optimizer).state[p] = {
-                    k: v.to("cpu" if offload else p.device, copy=True)
-                    if torch.is_tensor(v) and v.dim()
-                    else v
+                    k: v.to(place, copy=True) if torch.is_tensor(v) and v.dim() else v
                     for k, v in state.items()
                 }
         drop_other_halves(model.parameters(), optimizer)

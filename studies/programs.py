@@ -35,10 +35,7 @@ def is_variant(options: dict) -> bool:
 def program_has(name: str, options: dict) -> bool:
     """Whether the program that a row's options are for has an option of this name."""
     if is_baseline(options):
-        if name in baselines.OF_REVISIONS and not options.get("on_revisions"):
-            return False
-        of_method = baselines.BELONGS.get(name, baselines.DEFAULTS)
-        return name not in baselines.NOT_HERE and options["method"] in of_method
+        return not baselines.lacks(name, options)
     return name in field_types(variants.VariantConfig if is_variant(options) else sdzero.Config)
 
 

@@ -145,8 +145,8 @@ def be_quiet() -> None:
 
 def run_trial(options: dict, out: str) -> dict:
     """Train with these options and measure the last stage alone: the base and the stages between
-    are nobody's question here. A run that was killed goes on. Where training itself
-    cannot go on, as where no revision is verified, the configuration is worth nothing."""
+    are nobody's question here. A run that was killed goes on. Where training
+    itself cannot go on, as where no revision is verified, the configuration is worth nothing."""
     cfg = config_of({**options, "out": out})
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)

@@ -53,8 +53,6 @@ def is_name(text):
     text = part[1].strip() if part else text
     if len(text) > 100 or NAME.fullmatch(text) is None:
         return False
-    if re.fullmatch(_DERIVATIVE, text):
-        return True
     without_indices = re.sub(_BELOW, " ", text)
     words = re.findall(
         r"[A-Za-z']{2,}", re.sub(r"\\(?!text)[A-Za-z]+|\\text", " ", without_indices)

@@ -18,10 +18,6 @@ UNFINISHED = {
         r"|\d ?\("
     ),
     "division": re.compile(r"\\div(?![A-Za-z])"),
-    "sum of numbers in a root": re.compile(
-        r"\\sqrt ?(?:\[\d\])? ?\{ ?\d+(?:\^ ?\{? ?\d+ ?\}?)?"
-        r"(?: ?[+-] ?\d+(?:\^ ?\{? ?\d+ ?\}?)?)+ ?\}"
-    ),
     "tower": re.compile(r"\^ ?(?:\{[^{}]*|[\d.]+ ?|\([\d.]+\) ?)\^"),
     "function": re.compile(
         r"\\(?:sin|cos|tan|cot|sec|csc|arc\w+|sinh|cosh|tanh|exp|max|min|gcd|lcm|det|Re|Im|arg"
@@ -50,6 +46,12 @@ ROOT = re.compile(
     r"|\(?\d+\)? ?\^ ?\{? ?(?:\\frac ?\{\d+\} ?\{\d+\}|\d+/\d+|0?\.\d+) ?\}?"
 )
 
+# A root of a sum of numbers, which ROOT hides from UNFINISHED
+ROOT_OF_SUM = re.compile(
+    r"\\sqrt ?(?:\[\d\])? ?\{ ?\d+(?:\^ ?\{? ?\d+ ?\}?)?"
+    r"(?: ?[+-] ?\d+(?:\^ ?\{? ?\d+ ?\}?)?)+ ?\}"
+)
+
 # Commands that no honest answer needs: they hide or strike out text, or do things
 UNTYPICAL = re.compile(
     r"\\(?:[hv]?phantom|cancel|b?x?cancel|sout|color|colorbox|rule|input|include|write|def|let"
@@ -60,6 +62,11 @@ UNTYPICAL = re.compile(
 GREEK_VARIABLE = re.compile(
     rf"\\(?:var)?(?:{'|'.join(sorted(GREEK - {'pi'}))})(?![A-Za-z])", flags=re.IGNORECASE
 )
+
+
+def only_in_first(pattern, text, other):
+    """Whether a pattern stands in a text and not in the other one."""
+    return pattern.search(text) is not None and pattern.search(other) is None
 
 
 def has_variables(text):

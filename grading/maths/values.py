@@ -9,7 +9,15 @@ from fractions import Fraction
 
 from grading.maths.literals import exact, rounded
 from grading.maths.symbols import equal, symbolic
-from grading.maths.unfinished import HUGE, ROOT, UNFINISHED, UNTYPICAL, has_variables
+from grading.maths.unfinished import (
+    HUGE,
+    ROOT,
+    ROOT_OF_SUM,
+    UNFINISHED,
+    UNTYPICAL,
+    has_variables,
+    only_in_first,
+)
 from grading.maths.units import split_unit
 from grading.maths.words import (
     as_based,
@@ -19,6 +27,8 @@ from grading.maths.words import (
     is_one_option,
     split_percent,
 )
+
+DOUBLE_SIGN = re.compile(r"^[-+] ?\( ?[-+]")
 
 
 def same_value(a, g, same_answer, strict=True):
@@ -89,9 +99,9 @@ def same_value(a, g, same_answer, strict=True):
         )
         strict = False
     left, right = exact(a), exact(g)
-    double_sign, tower = re.compile(r"^[-+] ?\( ?[-+]"), UNFINISHED["tower"]
-    of_answer = [double_sign] if has_variables(g) else [double_sign, tower]
-    if strict and any(pattern.search(a) and not pattern.search(g) for pattern in of_answer):
+    if strict and only_in_first(DOUBLE_SIGN, a, g):
+        return False
+    if strict and only_in_first(UNFINISHED["tower"], a, g) and not has_variables(g):
         return False
     if left and right:
         (left, left_digits), (right, right_digits) = left, right
@@ -132,11 +142,10 @@ def same_expression(a, g, a_exact, g_exact, strict):
         return a == g
     if any(set(re.findall(part, a)) - set(re.findall(part, g)) for part in FOREIGN):
         return False
-    if strict and UNFINISHED["sum sign"].search(a) and not UNFINISHED["sum sign"].search(g):
+    if strict and only_in_first(UNFINISHED["sum sign"], a, g):
         return False
     if strict and not has_variables(g):
-        in_root = UNFINISHED["sum of numbers in a root"]
-        if in_root.search(a) and not in_root.search(g):
+        if only_in_first(ROOT_OF_SUM, a, g):
             return False
         # A root times a number is fine, and so is a number times a sum where the gold answer is
         # a sum.
@@ -145,9 +154,7 @@ def same_expression(a, g, a_exact, g_exact, strict):
             one = re.sub(
                 r"(?<=[\d}]) ?(?:\\cdot ?|\\times ?|\* ?)?(?=\([^()]*[+-][^()]*\))", ",", one
             )
-        if any(
-            pattern.search(one) and not pattern.search(other) for pattern in UNFINISHED.values()
-        ):
+        if any(only_in_first(pattern, one, other) for pattern in UNFINISHED.values()):
             return False
         # A root of a perfect square (or cube) that the gold answer has worked out.
         if g_exact and g_exact[1] < 6 and ("\\sqrt" in a or ROOT.search(a)):
