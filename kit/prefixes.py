@@ -4,9 +4,11 @@ sampled k times. Nothing else of a row changes, and no sampled id does.
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 SAVED = 0.5  # of a batch's tokens, at least: less is not worth a pass of its own
 ALIKE = 32  # tokens that a training pass's rows must begin with
+AHEAD = 64  # tokens that a cache has room for behind those it holds
 
 
 def shared_length(rows: list) -> int:
@@ -25,7 +27,8 @@ def can_share(model) -> bool:
 
 def prefilled(model, prompts: list[list[int]], pad: int):
     """A batch for generate(): (ids (B, T), mask (B, T), {"past_key_values": all but their last
-    token}). Where too little would be saved, padded on the left, and no cache.
+    token}). Where too little would be saved, padded on the left, and the cache is empty; where the
+    model can't share, there is none.
 
     First what all prompts begin with is read, once; then what each different prompt has behind it;
     then rows of the same prompt get copies. Call it where no gradient is taken.
@@ -34,11 +37,13 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     start, device, longest = shared_length(unique), model.device, max(map(len, unique))
     width = longest - start  # of what is read behind it
     cost = start + len(unique) * width + len(prompts)
-    if cost > (1 - SAVED) * len(prompts) * longest or not can_share(model):
+    if not can_share(model):
         return *padded_behind(prompts, 0, pad, device), {}
+    cache = roomy_cache(model)
+    if cost > (1 - SAVED) * len(prompts) * longest:
+        return *padded_behind(prompts, 0, pad, device), {"past_key_values": cache}
 
     ids, mask = padded_behind(prompts, start, pad, device)  # (B, T), (B, T)
-    cache = DynamicCache(config=model.config)
     if start:
         read(model, ids[:1, :start], mask[:1, :start], cache)
         repeat_rows(cache, torch.zeros(len(unique), dtype=torch.long, device=device))
@@ -74,6 +79,50 @@ def repeat_rows(cache, indices) -> None:
     """Its rows become those at indices (B,)."""
     for layer in cache.layers:
         layer.keys, layer.values = layer.keys[indices], layer.values[indices]
+
+
+def roomy_cache(model) -> DynamicCache:
+    """An empty cache, whose layers that attend to everything have room for the next tokens."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [RoomyLayer() if type(one) is DynamicLayer else one for one in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Its keys and values (B, heads, T, D) are the beginnings of longer tensors, and a new token is
+    written behind them. DynamicLayer copies all it holds, for every token."""
+
+    long_keys = long_values = None
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Add (B, heads, n, D) of each; returns all keys, all values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if not self.has_room_for(end):
+            self.long_keys = with_room(key_states, end)
+            self.long_values = with_room(value_states, end)
+            if length:
+                self.long_keys[:, :, :length] = self.keys
+                self.long_values[:, :, :length] = self.values
+        self.long_keys[:, :, length:end] = key_states
+        self.long_values[:, :, length:end] = value_states
+        self.keys, self.values = self.long_keys[:, :, :end], self.long_values[:, :, :end]
+        return self.keys, self.values
+
+    def has_room_for(self, end: int) -> bool:
+        """Whether the longer tensors reach to end, and still begin with this layer's keys: rows may
+        have been copied or dropped since."""
+        long = self.long_keys
+        if long is None or len(long) != len(self.keys) or long.shape[-2] < end:
+            return False
+        return long.data_ptr() == self.keys.data_ptr()
+
+
+def with_room(new, end: int):
+    """An empty tensor like new (B, heads, n, D), for the tokens up to end and AHEAD more."""
+    return new.new_empty(*new.shape[:2], end + AHEAD, new.shape[-1])
 
 
 # --------------------------------------------------------------------------------------------------

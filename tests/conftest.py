@@ -3,6 +3,7 @@
 torch is imported where a fixture needs it: the tests of the rewards do without.
 """
 
+import gc
 import os
 
 import pytest
@@ -12,6 +13,11 @@ import verify
 # One thread each: the workers of -n 2 have a core each, and threads that wait for their turn there
 # take half as long again. Read by torch when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test cuts the power: what a process has written is there for the next one, killed or not. And
+# the libraries are a million objects, that need not be looked through for garbage so often.
+os.fsync = lambda file: None
+gc.set_threshold(100_000, 50, 100)
 
 # Files that take longest are begun first: with two workers (-n 2 --dist loadfile) a long one that
 # is begun last leaves the other worker idle.

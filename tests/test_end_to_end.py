@@ -17,15 +17,15 @@ import sdzero
 def test_the_command_of_the_readme(tmp_path, capsys):
     """The embedded model with few questions."""
     out = tmp_path / "run"
-    options = "--samples 240 --eval-questions 20 --eval-samples 2 --srt-epochs 2"
+    options = "--samples 120 --eval-questions 20 --eval-samples 2 --srt-epochs 2"
     assert sdzero.main([*options.split(), "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
     # 40 samples: wide bounds
     assert results["base"]["truncated"] < 0.3 and 0 < results["base"]["accuracy"] < 0.7
     metrics = lines_of(out / "metrics.jsonl")
-    assert metrics[-1]["samples"] == 240
-    assert "of --samples 240, training uses 240" in capsys.readouterr().out
+    assert metrics[-1]["samples"] == 120
+    assert "of --samples 120, training uses 120" in capsys.readouterr().out
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert sum(file.stat().st_size for file in (HERE / "tiny").iterdir()) < 5e6
 
@@ -44,15 +44,14 @@ def triples(n):
 @pytest.fixture(scope="module")
 def smollm2_run(tmp_path_factory):
     """(run folder, weights as the .gguf file gave them, how often that file was looked through):
-    the largest of three numbers, two solved ones as earlier turns."""
+    the largest of three numbers, a solved one as earlier turns."""
     model, folder = smollm2(), tmp_path_factory.mktemp("smollm2")
     from gguf.gguf_reader import GGUFReader
 
     looks, look = [], GGUFReader._build_fields
     shots = [{"role": "system", "content": "You compare numbers."}]
-    for numbers in ([31, 84, 57], [92, 18, 40]):
-        answer = {"role": "assistant", "content": f"\\boxed{{{max(numbers)}}}"}
-        shots += [largest_of(numbers), answer]
+    answer = {"role": "assistant", "content": "\\boxed{84}"}
+    shots += [largest_of([31, 84, 57]), answer]
     rows = [{"prompt": [*shots, largest_of(three)], "answer": max(three)} for three in triples(24)]
     options = """--max-tokens 10 --srt-questions 7 --distil-questions 2 --eval-questions 1
         --eval-samples 1 --revisions 2 --srt-epochs 1 --srt-batch 4 --srt-lr 2e-5 --distil-batch 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from toys import gradients, plain_run, random_model, relative, response_logits, small
+from transformers.cache_utils import DynamicLayer
 
 import sdzero
 from kit import prefixes
@@ -69,16 +70,13 @@ def test_each_different_token_is_read_once(shape, models, monkeypatch):
         longest = max(map(len, prompts)) - 1
         assert sum(seen) <= max(longest, start + len(rests) * own)
         count.remove()
-        logits = (
-            model(ids, attention_mask=mask, **cache).logits
-            if not cache
-            else model(
-                ids[:, -1:],
-                attention_mask=mask,
-                position_ids=mask.sum(1, keepdim=True) - 1,
-                **cache,
-            ).logits
-        )  # (B, 1, V)
+        assert cache["past_key_values"].get_seq_length() == ids.shape[1] - 1
+        logits = model(
+            ids[:, -1:],
+            attention_mask=mask,
+            position_ids=mask.sum(1, keepdim=True) - 1,
+            **cache,
+        ).logits  # (B, 1, V)
     for row, prompt in enumerate(prompts):
         alone = response_logits(model, prompt, [5])[0]  # what predicts the first token
         torch.testing.assert_close(logits[row, -1], alone, rtol=1e-4, atol=1e-5)
@@ -87,10 +85,38 @@ def test_each_different_token_is_read_once(shape, models, monkeypatch):
 def test_what_saves_little_is_left_alone(models):
     different = prompts_of(0, [9, 8, 7])
     ids, mask, cache = prefixes.prefilled(models[0], different, PAD)
-    assert cache == {}
+    assert cache["past_key_values"].get_seq_length() == 0
     assert (
         ids.tolist()[2][:3] == [PAD, PAD, different[2][0]] and mask.tolist()[2] == [0, 0] + [1] * 7
     )
+
+
+def test_a_layer_with_room_holds_what_a_growing_one_holds():
+    """Prompts, tokens, rows that are copied or dropped, tokens that are taken back."""
+    roomy, growing = prefixes.RoomyLayer(), DynamicLayer()
+    generator = torch.Generator().manual_seed(0)
+    changes = [
+        lambda layer: None,
+        lambda layer: layer.batch_repeat_interleave(2),
+        lambda layer: layer.crop(-4),
+        lambda layer: layer.batch_select_indices(torch.tensor([5, 0])),
+        lambda layer: layer.reset(),
+    ]
+    for change, rows in zip(changes, (3, 6, 6, 2, 4)):
+        change(roomy), change(growing)
+        for n in (5, *[1] * 2 * prefixes.AHEAD):
+            new = torch.randn(2, rows, 4, n, 8, generator=generator)  # (2, B, heads, n, D)
+            for held, expected in zip(roomy.update(*new), growing.update(*new)):
+                assert torch.equal(held, expected)
+        assert roomy.get_seq_length() == growing.get_seq_length()
+
+
+def test_a_layer_with_room_copies_what_it_holds_once_in_a_while():
+    layer, places = prefixes.RoomyLayer(), set()
+    for _ in range(3 * prefixes.AHEAD):
+        keys, _ = layer.update(torch.zeros(1, 2, 1, 4), torch.zeros(1, 2, 1, 4))
+        places.add(keys.data_ptr())
+    assert len(places) <= 4
 
 
 def test_windows_and_recurrent_layers_do_not_share():

@@ -48,7 +48,7 @@ def hostile_run(isolated, tmp_path_factory):
         items.append({"kind": kind, "response": response, "tests": tests, "reward": 0})
     shared_before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     started = time.monotonic()
-    with verify.Grader("code", workers=8) as grader:  # most of the time is waiting for a limit
+    with verify.Grader("code", workers=16) as grader:  # most of the time is waiting for a limit
         wrong = wrong_rows(grader, items, "tests")
         again = wrong_rows(grader, rows("programs.jsonl")[:5], "tests")
     assert time.monotonic() - started < 15 * len(items)
