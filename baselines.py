@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import kit
-from kit.errors import UserError, exit_code
+from kit.errors import DeadEnd, UserError, exit_code
 from kit.late import F, torch
 from kit.options import as_flags, flag_of, option, parse_options
 from kit.presets import adapter_factor, recipe_of
@@ -159,8 +159,11 @@ def make_baseline_config(**given) -> BaselineConfig:
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
-    if cfg.samples and cfg.rounds > cfg.samples:
-        raise UserError(f"--rounds {cfg.rounds} are more than the {cfg.samples} --samples")
+    samples = cfg.samples or cfg.group * (cfg.srt_questions + cfg.distil_questions)
+    if cfg.rounds > samples:
+        raise UserError(f"--rounds {cfg.rounds} are more than the {samples} samples")
+    if method == "grpo" and samples < cfg.group:
+        raise UserError(f"--samples {samples} are less than one --group of {cfg.group}")
     if method == "grpo" and (cfg.group < 2 or cfg.batch % cfg.group):
         raise UserError(
             f"grpo compares the answers of a group: --group {cfg.group} must be above 1 and divide "
@@ -218,6 +221,8 @@ def rft(run, model) -> None:
     so far, and trains the base anew on every right answer up to then.
     """
     cfg, questions = run.cfg, shuffled(both_phases(run), budget(run), run.cfg.seed, "rft")
+    if cfg.rounds > len(questions):  # of a small file
+        raise UserError(f"--rounds {cfg.rounds} are more than the {len(questions)} samples")
     base = kit.low_bits.copy_weights(model) if cfg.rounds > 1 else None
     done = int(run.folder.saved.get("phase", "rft 0").split()[-1])  # a resumed run's
     right = run.folder.read_rows(RIGHT) if done else []  # the right answers of all rounds so far
@@ -236,7 +241,7 @@ def rft(run, model) -> None:
         if r > done:
             run.folder.log(f"rft {r} samples", 0, kept=len(kept), **run.folder.count(samples))
         if not kept:
-            raise UserError(
+            raise DeadEnd(
                 f"none of {len(part)} samples was right, so there is nothing to train on. Ask "
                 "easier questions, or sample more"
             )

@@ -49,7 +49,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 import kit
-from kit.errors import UserError
+from kit.errors import DeadEnd, UserError
 from kit.late import F, torch
 from kit.options import as_flags, check_ranges, option, parse_options
 from kit.presets import TINY, recipe_of, recipe_of_run
@@ -549,7 +549,7 @@ def collect_revisions(run: Run, model) -> list[dict]:
 
     to_revise = [y for y in first_answers if cfg.revise == "all" or not y["reward"]]
     if not to_revise:
-        raise UserError("every first answer is right: with --revise wrong none is left to revise")
+        raise DeadEnd("every first answer is right: with --revise wrong none is left to revise")
     firsts = repeat(to_revise, cfg.revisions)  # each as often as it is revised
     questions = [first["question"] for first in firsts]
     contexts = reviser_contexts(run, firsts)
@@ -703,7 +703,7 @@ def srt_records(run: Run, model) -> list[dict]:
     if not kept:
         n = counts.get("truncated")
         cut_off = f" {n} were cut off at --max-tokens {run.cfg.max_tokens}." if n else ""
-        raise UserError(
+        raise DeadEnd(
             f"none of {len(records)} revisions was verified, so there is nothing to train on."
             f"{cut_off} Ask easier questions, sample more "
             "(--srt-questions, --revisions), or start from a stronger model."
@@ -731,8 +731,8 @@ def srt(run: Run, model) -> None:
 
 
 def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
-    """The rows of each record that has any, but for rows longer than --srt-sequence. Raises
-    UserError where none is left."""
+    """The rows of each record that has any, but for rows longer than --srt-sequence. Raises DeadEnd
+    where none is left."""
     fitting, too_long = [], 0
     for rows in (srt_rows(record, cfg) for record in records):
         short = [row for row in rows if len(row.ids) <= cfg.srt_sequence]
@@ -742,7 +742,7 @@ def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
     if too_long:
         print(f"{too_long} rows are longer than --srt-sequence {cfg.srt_sequence}: left out")
     if not fitting:
-        raise UserError(
+        raise DeadEnd(
             f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
             f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
             "first answers that there are not"
@@ -941,8 +941,10 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     results.json's content."""
     options = kit.run_folder.options_of(cfg)
     kit.ownership.refuse_model_folder(cfg.out, cfg.model)
+    kit.ownership.refuse_data_folder(cfg.out, cfg.data)
     kit.run_folder.check_options(cfg, options)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
+    kit.loading.check_prompts(tokenizer, sum(questions.values(), []), cfg.model)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
     folder.belongs_to(cfg)
@@ -1011,6 +1013,8 @@ def introduce(run: Run, model) -> None:
     kept = {k: v for k, v in recipe_of_run(cfg).items() if getattr(cfg, k) == v}
     print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
+    if used := kit.budget.use_of_samples(cfg, run.questions):
+        print(used)
     if folder.saved:
         print(f"going on from {folder.saved['phase']} step {folder.saved['step']}")
     prompt = chat_ids(run.tokenizer, any_question(run)["prompt"])
@@ -1034,10 +1038,6 @@ def main(argv: list[str] | None = None) -> int:
             print(kit.plan_page.plan(cfg, counts))
             return
         kit.ranks.start(cfg.device)
-        if cfg.samples:
-            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
-            kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
-            print(f"of --samples {cfg.samples}, training uses {sum(counts.values())}: {kinds}")
         train(cfg, stages_of(cfg))
         kit.ranks.leave_together()
 

@@ -28,6 +28,14 @@ def check_contradictions(cfg) -> None:
             cfg.right_share and cfg.revise == "wrong",
             "--right-share asks for right first answers: --revise wrong revises none",
         ),
+        (
+            cfg.srt_in_turn and not cfg.l_revision,
+            "--srt-in-turn trains Eq. 2 and then Eq. 1: --no-l-revision excludes it",
+        ),
+        (no_phase1 and cfg.right_share, "--right-share is phase 1's: --no-phase1 excludes it"),
+        (no_phase1 and cfg.srt_in_turn, "--srt-in-turn is phase 1's: --no-phase1 excludes it"),
+        (srt_alone and cfg.rounds > 1, "--rounds are phase 2's: --method srt excludes them"),
+        (srt_alone and cfg.eval_every, "--eval-every is phase 2's: --method srt excludes it"),
         (cfg.shard and not (cfg.plan or ranks.launched()), "--shard is for torchrun's ranks"),
     ]
     for contradiction, line in excluded:
@@ -68,6 +76,17 @@ def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, in
     if cfg.distil_steps:
         in_phase2 = min(in_phase2, cfg.distil_steps * cfg.distil_batch)
     return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
+
+
+def use_of_samples(cfg, questions: dict) -> str:
+    """What training takes of --samples, in words: less where a file has too few questions. Empty
+    for the baselines, which ask their questions until all are taken."""
+    if not cfg.samples or cfg.method not in ("sdzero", "srt"):
+        return ""
+    counts = responses_of(cfg, len(questions["srt"]), len(questions["distil"]))
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
+    most = "at most " if cfg.revise == "wrong" else ""  # the right ones are left alone
+    return f"of --samples {cfg.samples}, training uses {most}{sum(counts.values())}: {kinds}"
 
 
 def kept_at_most(cfg, revisions: int) -> int:

@@ -11,6 +11,10 @@ class UserError(Exception):
     """Something the user can mend: one line that says what was wrong, and what to do."""
 
 
+class DeadEnd(UserError):
+    """Where these options lead on these questions: nothing right to train on, or a NaN."""
+
+
 def exit_code(program: str, work) -> int:
     """work(), with what a person can mend said in one line: 0, or 2, or 130 after Ctrl-C; 141, and
     not a word, where nobody reads any more what is printed (`| head`).

@@ -137,10 +137,15 @@ def refusal(tokenizer, messages: list[dict]) -> str | None:
 
 
 def check_prompts(tokenizer, questions: list[dict], model: str) -> None:
-    """Raise UserError where a model's chat template refuses one of the questions: another model's
-    may have let them pass when their file was read."""
+    """Raise UserError where a model's chat template refuses one of the questions, for its roles: a
+    system message, two turns of the user. Another model's may have let them pass when their file
+    was read."""
+    first_with = {}  # {roles: a question}
     for q in questions:
-        if isinstance(q["prompt"], list) and (why := refusal(tokenizer, q["prompt"])):
+        if isinstance(q["prompt"], list):
+            first_with.setdefault(tuple(turn["role"] for turn in q["prompt"]), q)
+    for q in first_with.values():
+        if why := refusal(tokenizer, q["prompt"]):
             asked = q["prompt"][-1]["content"][:60]
             raise UserError(f"the chat template of {model} refuses the question {asked!r}: {why}")
 
@@ -270,7 +275,8 @@ def digest(data) -> str:
 
 def weights_fingerprint(model: str) -> dict[str, str]:
     """{the weights in a file: its size and a hash of its head and tail}: another model in the same
-    place shows, and a file of 8 GB need not be read for it. Of a hub model, its commit."""
+    place shows, and a file of 8 GB need not be read for it. Beside them the files of settings,
+    which name the end tokens. Of a hub model, its commit."""
     from transformers.utils import cached_file
 
     name, source = source_of(model)
@@ -280,7 +286,9 @@ def weights_fingerprint(model: str) -> dict[str, str]:
         files = sorted([*Path(name).glob("*.safetensors"), *Path(name).glob("*.bin")])
     else:
         return {f"the weights of {name}": Path(cached_file(name, "config.json")).parent.name}
-    return {f"the weights in {file.name}": size_and_hash(file) for file in files}
+    weights = {f"the weights in {file.name}": size_and_hash(file) for file in files}
+    settings = [Path(name) / file for file in ("config.json", "generation_config.json")]
+    return weights | {file.name: size_and_hash(file) for file in settings if file.is_file()}
 
 
 def size_and_hash(file: Path, part: int = 2**20) -> str:

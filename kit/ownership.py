@@ -24,9 +24,11 @@ class Ownership:
 
     def __init__(self, path: Path):
         self.path, self.marker = path, {"files": [], "options": {}, "content": {}}
+        self.seen = set()  # every name that was in the marker
         try:
             if (path / MARKER).is_file():
-                self.marker = self.checked(read_json(path / MARKER))
+                self.marker |= self.checked(read_json(path / MARKER))
+                self.seen |= {*self.marker["files"]}
             elif path.is_dir() and any(p.name != MARKER + ".tmp" for p in path.iterdir()):
                 raise UserError(
                     f"--out {path} is not empty and was not made by a run (it has no {MARKER}): "
@@ -54,8 +56,13 @@ class Ownership:
         return bool(self.marker["options"]) and paid
 
     def write_marker(self) -> None:
+        """What another process has entered meanwhile, a study of a run that is under way, stays."""
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / MARKER, self.marker)
+        file = self.path / MARKER
+        entered = self.checked(read_json(file))["files"] if file.is_file() else []
+        self.marker["files"] += [name for name in entered if name not in self.seen]
+        self.seen |= {*self.marker["files"]}
+        write_json(file, self.marker)
 
     def claim(self, *names: str) -> None:
         """Enter names into the marker before they are made. Raises UserError for one that exists
@@ -99,6 +106,15 @@ def own(folder: Path, *names: str) -> None:
     ownership.claim(*names)
 
 
+def refuse_data_folder(out: str, data: str) -> None:
+    """Raise UserError where --out lies in the folder of --data, which would be read with it."""
+    if data and Path(data).is_dir() and Path(data).resolve() in Path(out).resolve().parents:
+        raise UserError(
+            f"--out {out} is in the folder of --data {data}, where what a run writes would be read "
+            "as questions: give another --out"
+        )
+
+
 def refuse_model_folder(out: str, model: str) -> None:
     """Raise UserError where --out is the model's own folder or one above it."""
     source = Path(ALIASES.get(model, model))
@@ -106,8 +122,10 @@ def refuse_model_folder(out: str, model: str) -> None:
         return  # a hub id
     source = source.resolve()
     folder, path = source if source.is_dir() else source.parent, Path(out).resolve()
-    if path == folder or path in folder.parents:
-        where = "the folder of" if path == folder else "above"
+    # by what they are, not by name: a file system may ignore case
+    same = [path.exists() and path.samefile(one) for one in (folder, *folder.parents)]
+    if any(same):
+        where = "the folder of" if same[0] else "above"
         raise UserError(
             f"--out {out} is {where} --model {model}, which a run must not write over: give "
             "another --out"

@@ -46,13 +46,15 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     ids, mask = padded_behind(prompts, start, pad, device)  # (B, T), (B, T)
     if start:
         read(model, ids[:1, :start], mask[:1, :start], cache)
-        repeat_rows(cache, torch.zeros(len(unique), dtype=torch.long, device=device))
+        repeat_row(cache, len(unique))
     if width > 1:
         some, seen = padded_behind([list(row) for row in unique], start, pad, device)
         read(model, some[:, start:-1], seen[:, :-1], cache)
-    place = {row: i for i, row in enumerate(unique)}
-    places = [place[tuple(prompt)] for prompt in prompts]
-    repeat_rows(cache, torch.tensor(places, device=device))
+    if len(prompts) > len(unique):
+        place = {row: i for i, row in enumerate(unique)}
+        places = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)  # (B,)
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[places], layer.values[places]
     return ids, mask, {"past_key_values": cache}
 
 
@@ -75,10 +77,11 @@ def read(model, ids, mask, cache) -> None:
     model.base_model(input_ids=ids, past_key_values=cache, **how)
 
 
-def repeat_rows(cache, indices) -> None:
-    """Its rows become those at indices (B,)."""
+def repeat_row(cache, n: int) -> None:
+    """Its one row becomes n, which share their memory until more is added to them."""
     for layer in cache.layers:
-        layer.keys, layer.values = layer.keys[indices], layer.values[indices]
+        layer.keys = layer.keys.expand(n, -1, -1, -1)
+        layer.values = layer.values.expand(n, -1, -1, -1)
 
 
 def roomy_cache(model) -> DynamicCache:
@@ -139,7 +142,7 @@ def last_hidden(model, input_ids, rows: list[list[int]]):
 
     cache = DynamicCache(config=model.config)
     once = model.base_model(input_ids=input_ids[:1, :start], past_key_values=cache, use_cache=True)
-    repeat_rows(cache, torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device))
+    repeat_row(cache, len(input_ids))
     rest = model.base_model(input_ids=input_ids[:, start:], past_key_values=cache, use_cache=True)
     shared = once.last_hidden_state.expand(len(input_ids), -1, -1)  # (B, start, H)
     return torch.cat([shared, rest.last_hidden_state], 1)

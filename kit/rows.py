@@ -31,6 +31,16 @@ class Unreadable(str):
     """What stands in the place of a row that could not be read: why."""
 
 
+def files_of(path: str) -> list[Path]:
+    """The file, or those of a folder that rows are read from, in order."""
+    file = Path(path)
+    if not file.is_dir():
+        return [file] if file.is_file() else []
+    shards = [p for p in sorted(file.rglob("*")) if p.is_file() and ending_of(p) in READERS]
+    hidden = [any(part[0] == "." for part in p.relative_to(file).parts) for p in shards]
+    return [p for p, is_hidden in zip(shards, hidden) if not is_hidden]
+
+
 def read_rows(path: str, name: str = "", otherwise: str = "") -> list[tuple[int | str, object]]:
     """(line number, row) of every row of a file, or (place, row) of a folder of files, in order.
 
@@ -39,10 +49,7 @@ def read_rows(path: str, name: str = "", otherwise: str = "") -> list[tuple[int 
     """
     name, file = name or path, Path(path)
     if file.is_dir():
-        shards = [p for p in sorted(file.rglob("*")) if p.is_file() and ending_of(p) in READERS]
-        shards = [
-            p for p in shards if not any(part[0] == "." for part in p.parts[len(file.parts) :])
-        ]
+        shards = files_of(path)
         if not shards:
             raise UserError(f"{name}: a folder without a .jsonl, .json, .csv or .parquet file")
         return [

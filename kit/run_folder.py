@@ -20,7 +20,7 @@ from kit import gpu
 from kit.adapters import load_own_state, merged, own_state, save_adapter
 from kit.alarms import Alarms
 from kit.clock import Clock, spoken
-from kit.errors import UserError
+from kit.errors import DeadEnd, UserError
 from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
 from kit.journal import Batches
 from kit.low_bits import put_halves, take_halves
@@ -74,16 +74,21 @@ class RunFolder:
     def open(self, options: dict, content: dict, fresh: bool) -> None:
         """Take the folder over: a new run's, or this run's as it was left."""
         self.ownership = Ownership(self.path)
+        refuse_study(self.ownership, options)
         if self.ownership.begun() and not fresh:
             differ(self.path, self.ownership.marker, options, content)
             if self.ownership.marker.get("finished"):
-                return  # nothing of a finished run changes
+                self.drop_state()  # what a kill has left of it; nothing else of the run changes
+                return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.ownership.claim("state/lock")
             self.lock()
             if fresh:
                 files = [f for f in self.ownership.marker["files"] if f != "state/lock"]
+                for file in files:  # of a checkpoint that a kill cut off this one is listed alone
+                    if file.endswith(".tmp/config.json"):
+                        shutil.rmtree((self.path / file).parent, ignore_errors=True)
                 self.ownership.remove(*files)
                 self.ownership.forget(*files)
             self.ownership.marker |= {"options": options, "content": content, "finished": False}
@@ -144,16 +149,21 @@ class RunFolder:
                 self.tracker.close()
             self.claim("figure.png")
             figure(self.path, self.results)
-            state = self.ownership.inside("state")
+            self.ownership.marker["finished"] = True  # before what it would go on from goes
+            self.ownership.write_marker()
             self.locked.close()
+            self.drop_state()
+
+    def drop_state(self) -> None:
+        """Remove what a finished run need not go on from."""
+        if state := self.ownership.inside("state"):
             self.ownership.remove(*state)
             self.ownership.forget(*state)
-            self.ownership.marker["finished"] = True
             self.ownership.write_marker()
 
     def keep_ids(self, ids: dict[str, list[str]]) -> None:
         """RUN/questions.json: which rows of a data set are in which set (kit.questions.ids_of)."""
-        if self.writes and ids:
+        if self.writes and ids and not self.finished:
             self.claim("questions.json")
             write_json(self.path / "questions.json", ids)
 
@@ -286,7 +296,7 @@ class RunFolder:
             if self.writes:
                 self.claim(file.name)
                 write_json(file, [plain(item) for item in batch])
-            raise UserError(
+            raise DeadEnd(
                 f"{phase} step {step}: {e}. The weights were not touched; the batch is in {file}. "
                 "Try a lower learning rate"
             ) from e
@@ -411,7 +421,7 @@ def stops_when_asked(folder: RunFolder):
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: not set from Python
 
 
 def plain(item):
@@ -425,8 +435,6 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
     """Raise UserError, naming each difference, where the marker is of a run with other options, or
     on other content: its old answers would be trained on new questions."""
     saved = marker["options"]
-    if not set(saved) & set(options):
-        raise UserError(f"{path} does not hold a run, but what a study wrote: give another --out")
     changed = [
         f"{name} {saved.get(name)!r} (now {value!r})"
         for name, value in options.items()
@@ -446,6 +454,15 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
         )
 
 
+def refuse_study(ownership: Ownership, options: dict) -> None:
+    """Raise UserError where the folder is a study's, whose results a run would discard."""
+    saved = ownership.marker["options"]
+    if saved and not set(saved) & set(options):
+        raise UserError(
+            f"{ownership.path} does not hold a run, but what a study wrote: give another --out"
+        )
+
+
 def options_of(cfg) -> dict:
     """The options that say what a run is: all but those that only say what to do now, or where
     (NOW)."""
@@ -456,6 +473,7 @@ def check_options(cfg, options: dict) -> None:
     """What RunFolder refuses, said before questions and model are loaded. Raises UserError."""
     require(cfg.track)
     ownership = Ownership(Path(cfg.out))
+    refuse_study(ownership, options)
     if ownership.begun() and not cfg.fresh:
         differ(ownership.path, ownership.marker, options, ownership.marker["content"])
 

@@ -6,7 +6,7 @@ The paper keeps 6K and does not say which surplus is dropped (docs/differences.m
 import random
 from collections import Counter
 
-from kit.errors import UserError
+from kit.errors import DeadEnd
 
 
 def drop_surplus(records: list[dict], cfg) -> None:
@@ -19,7 +19,7 @@ def drop_surplus(records: list[dict], cfg) -> None:
     if share:  # as many as keep the share exact
         most = min(most, int(len(right) / share), int(len(wrong) / (1 - share)))
         if kept and not most:
-            raise UserError(
+            raise DeadEnd(
                 f"--right-share {share:g} leaves no record to train on: of {len(kept)} that were "
                 f"kept {len(right)} have a right first answer"
             )

@@ -386,7 +386,7 @@ def in_short(run: dict) -> str:
 
 def comparison_rows(jobs: list[Job], done: dict) -> list[dict]:
     """The table: over seeds, the base first, then row after row at each budget."""
-    bases = {seed: r["base"] for (_, _, seed), r in done.items()}
+    bases = {job.seed: done[job[:3]]["base"] for job in jobs if job[:3] in done}
     if not bases:
         return []
     runs_of = {}  # {(row, budget): {seed: run}}, smallest budget first, rows as in the table
@@ -422,6 +422,35 @@ def comparison_table(out: dict) -> str:
     return f"{table(compare_page.cells_of(out))}\n{CORRECTION}"
 
 
+def short_of_samples(rows: list[dict]) -> list[str]:
+    """What is said of rows that took less than their budget, as of a file with few questions."""
+    lines = []
+    for row in rows:
+        samples = row["samples"]["mean"]
+        if 0 < samples < 0.9 * row["budget"]:
+            took = f"{row['method']} took {samples:.0f} of {row['budget']} samples"
+            lines.append(f"{took}: not the budget of the others. Has the file too few questions?")
+    return lines
+
+
+def keep_content(out: Path, cfg: sdzero.Config) -> None:
+    """Enter what all runs depend on, beside their options, into the marker. Raises UserError where
+    it is not what it was: finished runs are not measured again, and would stand beside others."""
+    ownership = kit.ownership.Ownership(out)
+    content = {**kit.rewards.fingerprint(cfg), **kit.loading.weights_fingerprint(cfg.model)}
+    for file in sorted(kit.rows.files_of(cfg.data)) if cfg.data else ():
+        content[f"--data, {file.name}"] = kit.loading.size_and_hash(file, file.stat().st_size)
+    saved = ownership.marker["content"]
+    changed = [what for what in {**saved, **content} if saved.get(what) != content.get(what)]
+    if saved and changed:
+        raise UserError(
+            f"{out} holds a comparison of runs on other content; what changed: "
+            f"{'; '.join(changed)}. Bring that back, or give another --out"
+        )
+    ownership.marker["content"] = content
+    ownership.write_marker()
+
+
 # --------------------------------------------------------------------------------------------------
 # Main
 # --------------------------------------------------------------------------------------------------
@@ -435,6 +464,7 @@ def main(words: list[str]) -> int:
     out, methods = Path(cfg.out), cfg.table == "methods"
     file = out / compare_page.FILES[cfg.table]
     own_folder(out, "compare", file.name, *["curve.png"] * methods)
+    keep_content(out, config_of(jobs[0].options))
     own_page(out)
 
     cores = os.cpu_count() if is_tiny(cfg.model) else 1
@@ -448,6 +478,8 @@ def main(words: list[str]) -> int:
     if methods:
         kit.figures.curve(out / "curve.png", result)
     compare_page.write_page(out)
+    for line in short_of_samples(rows):
+        print(line)
     for line in failed:
         print(f"failed: {line}", file=sys.stderr)
     return 1 if failed else 0

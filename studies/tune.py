@@ -32,7 +32,7 @@ import numpy as np
 
 import kit
 import sdzero
-from kit.errors import UserError
+from kit.errors import DeadEnd, UserError
 from kit.options import as_flags, check_ranges, flag_of, option, parse_options
 from kit.seeds import derived_seed
 from kit.tables import table
@@ -157,7 +157,7 @@ def run_trial(options: dict, out: str) -> dict:
         try:
             for stage in folder.still_to_do(stages):
                 stage.train(run, model)
-        except UserError as e:
+        except DeadEnd as e:
             return {"accuracy": 0.0, "failed": str(e)}
         seconds = time.time() - folder.start
         final = cfg.eval_split == "test"

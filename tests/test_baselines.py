@@ -358,7 +358,12 @@ def test_rounds_that_were_trained_are_neither_sampled_nor_graded_again(
         ("rft --sync-every 3", "rft has no --sync-every"),
         ("rft --on-revisions --rounds 2", "--rounds"),
         ("rft --samples 2", "too few"),
-        ("rft --rounds 8 --samples 7", "--rounds 8 are more than the 7 --samples"),
+        ("rft --rounds 8 --samples 7", "--rounds 8 are more than the 7 samples"),
+        (
+            "rft --rounds 9 --group 1 --srt-questions 3 --distil-questions 5",
+            "--rounds 9 are more than the 8 samples",
+        ),
+        ("grpo --samples 7 --group 8 --batch 8", "less than one --group of 8"),
         ("rft --trim", "--trim is for --on-revisions alone"),
         ("grpo --revise wrong", "grpo has no --revise"),
         ("grpo --top-k 64", "grpo has no --top-k"),

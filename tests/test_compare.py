@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from toys import lines_of, message_of, snapshot
+from toys import addition, lines_of, message_of, snapshot, write_lines
 
 import baselines
 import eval as evaluation
@@ -150,6 +150,39 @@ def test_a_run_is_a_process_whose_failure_is_said(tmp_path, capsys):
     assert len(result["failed"]) == 1 and "ended with code 2" in result["failed"][0]
     assert [r["method"] for r in result["rows"]] == ["base", SFT]
     assert (out / "runs" / "rft-8-0" / "log.txt").read_text().strip()
+
+
+@pytest.mark.parametrize("what", ["--data, q.jsonl", "the file of --reward"])
+def test_finished_runs_on_other_content_are_not_shown_again(tmp_path, capsys, started, what):
+    """A question that was edited, or the grader: the same command would stand old beside new."""
+    rows = [addition(10 + i, 20 + i) for i in range(60)]
+    data, mine = tmp_path / "q.jsonl", tmp_path / "mine.py"
+    write_lines(data, rows)
+    mine.write_text("def right(response, question):\n    return 1\n")
+    words = ["--seeds", "1", "--budgets", "24", "--rows", "RFT", "--data", str(data)]
+    words += ["--epochs", "1", "--reward", f"{mine}:right"]
+    out = tmp_path / "compare"
+    assert compared(out, *words) == 0
+    before = snapshot(out / "runs")
+    if "reward" in what:
+        mine.write_text("def right(response, question):\n    return len(response) % 2\n")
+    else:
+        write_lines(data, [addition(77, 11), *rows[1:]])
+    capsys.readouterr()
+    said = message_of(capsys, evaluation.main, "compare", "--out", out, "--jobs", 1, *FAST, *words)
+    assert f"other content; what changed: {what}. " in said
+    assert snapshot(out / "runs") == before and len(started) == 1
+
+
+def test_a_row_that_took_less_than_its_budget_is_named():
+    rows = [
+        {"method": "base", "budget": 0, "samples": {"mean": 0}},
+        {"method": "SFT", "budget": 100, "samples": {"mean": 0}},
+        {"method": "RFT", "budget": 100, "samples": {"mean": 100}},
+        {"method": "SD-Zero", "budget": 100, "samples": {"mean": 30}},
+    ]
+    [said] = compare.short_of_samples(rows)
+    assert said.startswith("SD-Zero took 30 of 100 samples")
 
 
 def test_fresh_removes_what_compare_wrote_into_a_runs_folder(tmp_path, started):

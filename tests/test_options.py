@@ -11,7 +11,7 @@ from toys import message_of, python
 import baselines
 import sdzero
 from baselines import BaselineConfig, make_baseline_config
-from kit.budget import responses_of
+from kit.budget import responses_of, use_of_samples
 from kit.errors import UserError
 from kit.options import as_flags, flag_of, parse_options
 from sdzero import Config, make_config
@@ -113,6 +113,11 @@ def test_an_option_is_not_abbreviated(capsys):
         (dict(samples=2), "too few"),
         (dict(samples=100, srt_share=1.0), "too few"),
         (dict(rounds=1000), "--rounds"),
+        (dict(srt_in_turn=True, l_revision=False), "--no-l-revision"),
+        (dict(phase1=False, right_share=0.5), "--right-share"),
+        (dict(phase1=False, srt_in_turn=True), "--srt-in-turn"),
+        (dict(method="srt", rounds=2), "--rounds"),
+        (dict(method="srt", eval_every=5), "--eval-every"),
         (dict(divergence="sideways"), "reverse, forward, mixed"),
     ],
     ids=str,
@@ -136,6 +141,20 @@ def test_samples_are_divided_and_never_exceeded():
     assert (cfg.srt_questions, cfg.distil_questions) == (200, 400)
     assert make_config(samples=100, phase1=False).distil_questions == 100
     assert make_config(samples=101, phase1=False, distil_epochs=2).distil_questions == 50
+
+
+def test_what_training_takes_of_its_samples_is_counted_in_the_questions_that_there_are():
+    def said(cfg, srt, distil):
+        return use_of_samples(cfg, {"srt": [{}] * srt, "distil": [{}] * distil})
+
+    cfg = make_config(samples=1000, srt_share=0.6, revisions=2)
+    whole = "training uses 1000: 200 first answers, 400 revisions, 400 rollouts"
+    assert said(cfg, cfg.srt_questions, cfg.distil_questions).endswith(whole)
+    assert "training uses 100: 20 first answers, 40 revisions, 40 rollouts" in said(cfg, 20, 40)
+    wrong = make_config(samples=1000, srt_share=0.6, revisions=2, revise="wrong")
+    assert "training uses at most 1000" in said(wrong, 200, 400)
+    assert said(make_config(), 5, 5) == ""
+    assert said(baselines.make_baseline_config(method="grpo", samples=64), 5, 5) == ""
 
 
 def draws(rng, f):

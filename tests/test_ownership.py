@@ -25,6 +25,7 @@ from kit.errors import UserError
 from kit.files import save_checkpoint
 from kit.ownership import Ownership
 from kit.run_folder import RunFolder
+from studies.runs import own_folder
 
 
 def options_of(checkpoint, out):
@@ -117,6 +118,23 @@ def test_the_models_folder_is_never_the_run_folder(
             message = message_of(capsys, sdzero.main, *options_of(source, out), *fresh)
             assert "--out" in message and "must not write over" in message, (source, out)
     assert snapshot(tmp_path) == before
+
+
+def test_a_folder_inside_the_data_is_refused(tmp_path, capsys, coin):
+    """Where the run's own files would be read as questions when it goes on."""
+    put(tmp_path / "data" / "q.jsonl", '{"question": "1+1?", "answer": "2"}\n' * 9)
+    words = "--data", tmp_path / "data", "--out", tmp_path / "data" / "out" / "run"
+    assert "in the folder of --data" in message_of(capsys, sdzero.main, *words)
+    assert list((tmp_path / "data").iterdir()) == [tmp_path / "data" / "q.jsonl"]
+
+
+@pytest.mark.parametrize("fresh", [[], ["--fresh"]], ids=["", "fresh"])
+def test_a_studys_folder_is_refused(tmp_path, checkpoint, coin, capsys, fresh):
+    own_folder(tmp_path / "study", "compare", "results.json")
+    put(tmp_path / "study" / "curve.png")
+    before = snapshot(tmp_path)
+    message = message_of(capsys, sdzero.main, *options_of(checkpoint, tmp_path / "study"), *fresh)
+    assert "what a study wrote" in message and snapshot(tmp_path) == before
 
 
 def test_the_embedded_models_folder_is_refused_too(capsys, coin):
@@ -254,9 +272,58 @@ def test_a_kill_in_the_middle_of_a_checkpoint_does_no_harm(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_a_kill_at_the_very_end_loses_nothing(tmp_path, checkpoint, coin, monkeypatch):
+    """The run is finished before what it would go on from goes; the same command clears up."""
+    cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
+    remove = Ownership.remove
+
+    def killed(self, *names):
+        if "state/latest.pt" in names:
+            raise Killed
+        return remove(self, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ownership, "remove", killed)
+        with pytest.raises(Killed):
+            train(cfg)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    before = snapshot(tmp_path / "run" / "srt")
+    monkeypatch.setattr(kit.loading, "load_model", lambda *args: pytest.fail("loaded a model"))
+    assert train(cfg) == results and snapshot(tmp_path / "run" / "srt") == before
+    assert not (tmp_path / "run" / "state").exists()
+
+
+def test_fresh_removes_a_checkpoint_that_a_kill_cut_off(tmp_path, checkpoint, coin, monkeypatch):
+    """Of that one the marker lists config.json alone."""
+    cfg = small(checkpoint, method="srt", out=str(tmp_path / "run"))
+
+    def half(tokenizer, model, folder):
+        model.save_pretrained(folder)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kit.run_folder, "save_checkpoint", half)
+        with pytest.raises(Killed):
+            train(cfg)
+    assert (tmp_path / "run" / "srt.tmp" / "model.safetensors").is_file()
+    cfg.fresh = True
+    train(cfg)
+    assert not (tmp_path / "run" / "srt.tmp").exists()
+
+
 # --------------------------------------------------------------------------------------------------
 # Two processes
 # --------------------------------------------------------------------------------------------------
+def test_what_a_study_enters_while_a_run_is_under_way_stays_the_runs(tmp_path):
+    run = Ownership(tmp_path)
+    run.claim("metrics.jsonl", "srt.tmp/config.json")
+    kit.ownership.own(tmp_path, "evolution.png")
+    run.forget("srt.tmp/config.json")
+    run.claim("figure.png")
+    files = Ownership(tmp_path).marker["files"]
+    assert sorted(files) == ["evolution.png", "figure.png", "metrics.jsonl"]
+
+
 OPENS = """
 import sys
 from kit.errors import UserError

@@ -277,6 +277,11 @@ def change_the_weights(cfg, monkeypatch):
     file.write_bytes(data)
 
 
+def change_the_end_tokens(cfg, monkeypatch):
+    file = Path(cfg.model) / "generation_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": [2, 3]}))
+
+
 def change_the_phrases(cfg, monkeypatch):
     phrases = sdzero.Phrases("Good.", "Bad.")
     monkeypatch.setattr(sdzero, "control_phrases", lambda cfg, model_type: phrases)
@@ -300,6 +305,7 @@ CHANGES = {
     change_a_question: "questions",
     change_the_template: "chat template",
     change_the_weights: "model.safetensors",
+    change_the_end_tokens: "generation_config.json",
     change_the_phrases: "prompts",
     change_the_revisers_prompt: "prompts",
     change_the_generators_prompt: "prompts",

@@ -51,6 +51,13 @@ def test_where_all_are_refused_the_run_says_so_in_one_line(gemma, tmp_path, caps
     assert "no usable row" in message and "line 1" in message and "System role" in message
 
 
+def test_a_system_message_that_the_template_refuses_is_said_in_one_line(gemma, tmp_path, capsys):
+    words = "--model", gemma, "--system", "Be brief.", "--out", tmp_path / "run", "--digits", "2"
+    message = message_of(capsys, sdzero.main, *words, "--samples", "40")
+    assert f"of {gemma} refuses the question" in message and "System role" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_checkpoint_that_refuses_a_question_is_named(gemma):
     tokenizer = load_tokenizer(small(gemma))
     kit.loading.check_prompts(tokenizer, [{"prompt": "a?"}, {"prompt": [USER]}], "m")

@@ -9,6 +9,7 @@ from toys import message_of, small
 
 import eval as evaluation
 import sdzero
+from kit.errors import DeadEnd, UserError
 from studies import tune
 from studies.programs import config_of, is_variant
 from studies.tune import Trial
@@ -144,9 +145,19 @@ def test_a_trial_trains_and_measures_on_its_questions(coin, checkpoint, tmp_path
 
 
 @pytest.mark.usefixtures("as_small", "coin")
+def test_a_full_disk_is_no_configurations_fault(checkpoint, tmp_path, monkeypatch):
+    def fails(run, model):
+        raise UserError("latest.pt cannot be written")
+
+    monkeypatch.setattr(tune, "stages_of", lambda cfg: [sdzero.Stage("srt", "srt", fails)])
+    with pytest.raises(UserError, match="cannot be written"):
+        tune.run_trial({"model": checkpoint}, str(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("as_small", "coin")
 def test_training_that_cannot_go_on_is_worth_nothing(checkpoint, tmp_path, monkeypatch):
     def fails(run, model):
-        raise sdzero.UserError("none of 5 revisions was verified")
+        raise DeadEnd("none of 5 revisions was verified")
 
     monkeypatch.setattr(tune, "stages_of", lambda cfg: [sdzero.Stage("srt", "srt", fails)])
     result = tune.run_trial({"model": checkpoint}, str(tmp_path / "run"))
