@@ -1,4 +1,4 @@
-"""Compare checkpoints on the same questions. Nine studies have a word of their own.
+"""Compare checkpoints on the same questions. Ten studies have a word of their own.
 
     python eval.py tiny out/tiny-arith-0/srt out/tiny-arith-0/sdzero --revise
     python eval.py Qwen/Qwen3-4B-Instruct-2507 out/mine/sdzero --task math --json eval.json
@@ -9,6 +9,7 @@
     python eval.py compare --table ablations     # the same for parts of SD-Zero
     python eval.py tune                          # one search of settings for every method
     python eval.py localise out/tiny-arith-0     # where in an answer the reviser disagrees
+    python eval.py copied out/tiny-arith-0       # does the reviser know what it writes?
     python eval.py evolve out/tiny-arith-0       # a run as it went
     python eval.py watch out/mine                # a run so far, as a table
     python eval.py page out/mine                 # a run on one HTML page
@@ -37,13 +38,24 @@ import sdzero
 from kit.errors import UserError, exit_code
 from kit.options import option, parse_options
 from kit.tables import CORRECTION, net_correction, net_percent, percent, table
-from studies import benchmarks, card, compare, evolve, localise, paper, run_page, tune, watch
+from studies import (
+    benchmarks,
+    card,
+    compare,
+    copied,
+    evolve,
+    localise,
+    paper,
+    run_page,
+    tune,
+    watch,
+)
 from studies.runs import MEASURING, is_run, options_of_their_run, read_results
 from studies.statistics import mean_cell, over_runs, paired_test, pass_at_k
 
 VERBS = {"compare": compare.main, "localise": localise.main, "evolve": evolve.main}
 VERBS |= {"watch": watch.main, "page": run_page.main, "card": card.main}
-VERBS |= {"bench": benchmarks.main, "paper": paper.main, "tune": tune.main}
+VERBS |= {"copied": copied.main, "bench": benchmarks.main, "paper": paper.main, "tune": tune.main}
 SHOWN = {"checkpoints", "split", "revise", "json", "device", "dtype", *MEASURING}
 SHOWN -= {"srt_questions", "distil_questions", "eval_split"}
 ACCURACIES = ("accuracy", "accuracy_greedy")
