@@ -87,15 +87,15 @@ def asked_for(run, question: dict, fact: dict) -> list[tuple[list, list]]:
 # --------------------------------------------------------------------------------------------------
 # What a model makes of them
 # --------------------------------------------------------------------------------------------------
-@torch.no_grad()
 def probabilities(run, model, asked: list[tuple[list, list]]) -> list[float]:
     """p(the response's last token | context, all tokens before it), for each pair."""
     found = [0.0] * len(asked)
     lengths = [len(context) + len(response) for context, response in asked]
     for rows in kit.losses.micro_batches(lengths, run.room.tokens):
         contexts, responses = zip(*(asked[i] for i in rows))
-        hidden = sdzero.response_hidden(model, contexts, responses)  # (N, H)
-        nll = sdzero.nll_loss(model, hidden, sdzero.targets_of(model, responses))[1]  # (N,)
+        with torch.no_grad():
+            hidden = sdzero.response_hidden(model, contexts, responses)  # (N, H)
+            nll = sdzero.nll_loss(model, hidden, sdzero.targets_of(model, responses))[1]  # (N,)
         last = [n - 1 for n in itertools.accumulate(map(len, responses))]
         for i, value in zip(rows, (-nll[last]).exp().tolist()):
             found[i] = value

@@ -131,7 +131,7 @@ def test_help_is_quick_and_does_without_torch():
 import sys, eval as evaluation
 for words in (["--help"], ["compare", "--help"], ["localise", "--help"], ["evolve", "--help"],
     ["bench", "--help"], ["paper", "--help"], ["watch", "--help"], ["page", "--help"],
-    ["card", "--help"]):
+    ["card", "--help"], ["copied", "--help"]):
     try:
         evaluation.main(words)
     except SystemExit as end:
@@ -141,7 +141,17 @@ assert "torch" not in sys.modules and "transformers" not in sys.modules
     start = time.time()
     out = python(source)
     assert time.time() - start < 2 * 4
-    for verb in ("compare", "localise", "evolve", "bench", "paper", "watch", "page", "card"):
+    for verb in (
+        "compare",
+        "localise",
+        "evolve",
+        "bench",
+        "paper",
+        "watch",
+        "page",
+        "card",
+        "copied",
+    ):
         assert f"python eval.py {verb}" in out and f"usage: eval.py {verb}" in out
 
 
