@@ -89,13 +89,14 @@ def refuse_run_folders(checkpoints: list[str]) -> None:
         if is_run(checkpoint):
             raise UserError(
                 f"{checkpoint} is a run folder, not a checkpoint: give run folders alone, or "
-                f"{checkpoint / last_stage(checkpoint)}"
+                f"{checkpoint / (last_stage(checkpoint) or 'a checkpoint, once there is one')}"
             )
 
 
 def last_stage(folder: Path) -> str:
-    """The name of a run's last checkpoint."""
-    return list(read_results(folder))[-1]
+    """The name of a run's last checkpoint; empty where it has none yet."""
+    stages = [name for name in read_results(folder) if (folder / name).is_dir()]
+    return stages[-1] if stages else ""
 
 
 def split_of(given: dict, of_run: dict) -> str:
@@ -269,7 +270,8 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
         of_run = options_of_their_run(names)
         split = split_of(given, of_run)
         # --revise of sdzero.py is another: which answers phase 1 revises
-        options = {"model": names[0], "revise": False, **of_run, **given, "split": split}
+        options = {"model": names[0], "revise": False, **of_run}
+        options |= {**kit.recipes.following(given), **given, "split": split}
         cfg = sdzero.make_config(EvalConfig, **options)
         out = evaluate_checkpoints(cfg, questions_to_ask(cfg, given))
         print(checkpoints_report(out, cfg.revise))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import kit
 from kit.errors import UserError
 from kit.hub import require_hub
+from kit.options import flag_of
 
 
 class Benchmark(NamedTuple):
@@ -56,6 +57,16 @@ def chosen(words: str) -> dict[str, str]:
     return names
 
 
+def days(cfg) -> tuple[datetime.date | None, datetime.date | None]:
+    """--lcb-from and --lcb-until: a day, or a month from its first day or to its last; None where
+    one is not given. Raises UserError."""
+    first, last = (day(getattr(cfg, name), flag_of(name)) for name in ("lcb_from", "lcb_until"))
+    if last and len(cfg.lcb_until) <= 7:  # to the day before the next month's first
+        next_month = last + datetime.timedelta(days=31)
+        last = next_month.replace(day=1) - datetime.timedelta(days=1)
+    return first, last
+
+
 def day(text: str, option: str) -> datetime.date | None:
     """A day, or the first of a month; None for an empty text. Raises UserError."""
     if not text:
@@ -79,8 +90,7 @@ def benchmark_questions(name: str, file: str, cfg) -> list[dict]:
     rows = kit.rows.read_rows(file, source) if file else hub_rows(benchmark)
     rows = of_the_form(rows, benchmark, source, strict=not file)
     if name == "lcb":
-        days = day(cfg.lcb_from, "--lcb-from"), day(cfg.lcb_until, "--lcb-until")
-        rows = released(rows, *days)
+        rows = released(rows, *days(cfg))
     questions = kit.questions.questions_of(rows, benchmark.task, source)
     kit.questions.refuse_examples(cfg)
     questions = kit.questions.as_asked(kit.questions.once_each(questions), cfg)
@@ -118,7 +128,7 @@ def of_the_form(rows, benchmark: Benchmark, source: str, strict: bool):
     checked = False
     for number, row in rows:
         if isinstance(row, dict):
-            renames = set(benchmark.columns) <= set(row)
+            renames = bool(benchmark.columns) and set(benchmark.columns) <= set(row)
             if strict and not checked:
                 kit.hub_data.check_form(source, row, benchmark.columns)
             checked = True

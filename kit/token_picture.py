@@ -63,7 +63,7 @@ def text_at(x: float, y: float, text: str, weight: str = "normal", size: int = S
     fit = f'textLength="{len(text) * STEP * size / SIZE:.1f}"' if text.strip() else ""
     return (
         f'<text x="{x:.1f}" y="{y}" {style} font-weight="{weight}" fill="#111" {fit} '
-        f'xml:space="preserve">{html.escape(text)}</text>'
+        f'xml:space="preserve">{html.escape(shades.visible(text))}</text>'
     )
 
 

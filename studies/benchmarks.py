@@ -23,7 +23,7 @@ import numpy as np
 
 import kit
 import sdzero
-from kit.benchmarks import BENCHMARKS, benchmark_questions, chosen, day
+from kit.benchmarks import BENCHMARKS, benchmark_questions, chosen, days
 from kit.errors import UserError
 from kit.options import option, parse_options
 from kit.tables import CORRECTION, mean, net_correction, net_percent, percent, table
@@ -48,7 +48,7 @@ class BenchConfig(sdzero.Config):
         ",".join(BENCHMARKS), "benchmarks, with commas; NAME=FILE: a local file", heading="bench"
     )
     lcb_from: str = option("", "LiveCodeBench: problems of this day (2024-08-01) and later")
-    lcb_until: str = option("", "LiveCodeBench: problems of this day and earlier")
+    lcb_until: str = option("", "LiveCodeBench: problems of this day, or month, and earlier")
     training: str = option("", "file of training questions to look for; empty: the run's own")
     revise: bool = option(False, "also one revision of every sample (the paper's Tables 9, 11, 12)")
     paper: Literal["auto", "qwen", "olmo", "none"] = option("auto", "whose rows of Table 1 to show")
@@ -283,7 +283,7 @@ def config_of(given: dict) -> tuple[BenchConfig, dict]:
 
 def questions_of(cfg: BenchConfig, of_run: dict) -> dict[str, list[dict]]:
     """{benchmark: its questions}. Raises UserError."""
-    day(cfg.lcb_from, "--lcb-from"), day(cfg.lcb_until, "--lcb-until")
+    days(cfg)
     questions = {}
     for name, file in chosen(cfg.bench).items():
         task = BENCHMARKS[name].task

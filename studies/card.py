@@ -15,7 +15,14 @@ import kit
 from kit.errors import UserError
 from kit.options import flag_of, option, parse_options
 from kit.tables import net_percent, percent
-from studies.runs import command_of, only_run_of, read_metrics, read_options, read_results
+from studies.runs import (
+    PHASE_OF,
+    command_of,
+    only_run_of,
+    read_metrics,
+    read_options,
+    read_results,
+)
 
 PAPER = "https://arxiv.org/abs/2604.12002"
 METHODS = {
@@ -103,12 +110,20 @@ def results_rows(results: dict[str, dict]) -> list[list[str]]:
     return rows
 
 
+def last_line_of(metrics: list[dict], stage: str) -> dict:
+    """The metrics' last line of a stage: what was sampled up to its end."""
+    phase = PHASE_OF.get(stage, stage)
+    lines = [line for line in metrics if line["phase"].split(" ")[0] == phase]
+    return (lines or metrics)[-1]
+
+
 def card_of(folder: Path, stage: str, licence: str) -> str:
     """The card, as Markdown."""
     saved, results, metrics = read_options(folder), read_results(folder), read_metrics(folder)
-    measured, last = results[stage], metrics[-1]
+    measured, last = results[stage], last_line_of(metrics, stage)
     name = f"{Path(saved['model']).name}, {saved['method']}, stage {stage}"
-    code = "`--task code` ran what it wrote in a sandbox. " if saved["task"] == "code" else ""
+    where = "with nothing around it" if saved.get("unsafe_exec") else "in a sandbox"
+    code = f"`--task code` ran what it wrote {where}. " if saved["task"] == "code" else ""
     options = [["option", "value"], *([f"`{flag_of(k)}`", f"`{v}`"] for k, v in saved.items())]
     return "\n".join(
         [

@@ -29,7 +29,7 @@ from kit.options import option, parse_options
 from kit.questions import column_addition
 from kit.tables import table
 from studies.localise import config_of
-from studies.runs import is_run, read_options, read_results
+from studies.runs import is_run, read_results
 from studies.statistics import bootstrapped, first_difference, mean_cell, over_runs
 
 WAYS = ("alone", "to copy", "to know")
@@ -118,7 +118,7 @@ def shares_of(run, model, questions: list[dict]) -> dict:
 
 def copied(folder: Path, given: dict) -> dict[str, dict]:
     """{base, and each checkpoint of a run: its shares}. Raises UserError."""
-    if not is_run(folder) or not read_options(folder):
+    if not is_run(folder):
         raise UserError(f"{folder} is not a run folder that sdzero.py or baselines.py wrote")
     cfg = config_of(folder, given, CopiedConfig)
     if cfg.task != "arith" or cfg.digits < 2:

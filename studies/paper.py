@@ -20,10 +20,17 @@ from kit.options import option, parse_options
 from kit.presets import ALIASES
 from kit.tables import mean, table
 from studies import paper_tables as paper
-from studies.runs import family_of, is_run, read_metrics, read_options, read_results, row_of
+from studies.runs import (
+    PHASE_OF,
+    family_of,
+    is_run,
+    read_metrics,
+    read_options,
+    read_results,
+    row_of,
+)
 
 TITLES = {benchmark.title: name for name, benchmark in BENCHMARKS.items()}
-PHASE_OF = {"srt": "srt", "sdzero": "distil"}  # stages whose steps have another name
 
 
 @dataclass
@@ -69,7 +76,7 @@ def entries_of(runs: list[str], bench: Path) -> list[Entry]:
     measured, entries, bases = measured_in(bench), [], set()
     for folder in map(Path, runs):
         saved = read_options(folder)
-        if not saved or not is_run(folder):
+        if not is_run(folder):
             raise UserError(f"{folder} is not the folder of a run that has measured anything")
         family = family_of(str(saved["model"])) or "qwen"
         for stage in read_results(folder):
@@ -153,9 +160,17 @@ def spent_by(entry: Entry, apart: bool) -> tuple[float, ...]:
     last, before = steps[-1], metrics[max(0, metrics.index(steps[0]) - 1)]
     keys = ("samples", "tokens", "trained")
     totals = [last.get(key, 0) - (before.get(key, 0) if apart else 0) for key in keys]
+    return totals[0], epochs_of(entry, phase, totals[0]), *totals[1:]
+
+
+def epochs_of(entry: Entry, phase: str, samples: int) -> float:
+    """Passes over the questions, or over the kept records or answers that are trained on."""
+    options = entry.options
+    if phase in ("grpo", "sdft"):
+        at_once = options["group"] if phase == "grpo" else 1
+        return samples / max(1, at_once * (options["srt_questions"] + options["distil_questions"]))
     names = {"srt": "srt_epochs", "distil": "distil_epochs"}
-    epochs = entry.options.get(names.get(phase, "epochs"), 1)
-    return totals[0], epochs, *totals[1:]
+    return options.get(names.get(phase, "epochs"), 1)
 
 
 def revision_rows(entries: list[Entry], rows: tuple) -> list:
@@ -189,14 +204,8 @@ def grpo_name(entry: Entry) -> str:
 
 
 def with_variants(entries: list[Entry]) -> list[Entry]:
-    """The entries, those that Table 8 tells apart by their names there, and GRPO's again by those
-    of Table 10."""
-    more = [e._replace(row=grpo_name(e)) for e in entries if e.row == "GRPO"]
-    named = []
-    for e in entries:
-        alone = e.row == "SDFT" and e.options.get("shown") == "answer"
-        named.append(e._replace(row="SDFT, final answers only") if alone else e)
-    return named + more
+    """The entries, and GRPO's again by their names in Table 10."""
+    return entries + [e._replace(row=grpo_name(e)) for e in entries if e.row == "GRPO"]
 
 
 def split_table(entries: list[Entry]) -> list:

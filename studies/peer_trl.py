@@ -414,10 +414,10 @@ def main(argv: list[str] | None = None) -> int:
                 f"--rows, --steps, --repeats and --threads are 1 at least, --tokens {WARM_UP + 1}"
             )
         result = compare(args)
-        if args.json:
-            kit.files.write_json(Path(args.json), result)
         print(report(result))
         print(json.dumps(result))
+        if args.json:
+            kit.files.write_json(Path(args.json), result)
 
     return exit_code("peer_trl", work)
 

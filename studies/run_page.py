@@ -84,10 +84,11 @@ def records_section(records: list[dict]) -> str:
     for r in shown_records(records):
         prompt = kit.questions.question_in(r["prompt"])
         verdict = "right" if r["init_reward"] else "wrong"
+        revised = "verified" if r["revised_reward"] else "not verified"
         parts.append(
             f"<section><p>{escaped(prompt)}</p>\n<small>first answer, {verdict}</small>"
             f"<pre>{escaped(r['init_text'])}</pre>\n<small>control phrase</small>"
-            f"<pre>{escaped(r['control_phrase'])}</pre>\n<small>revision, verified; right: "
+            f"<pre>{escaped(r['control_phrase'])}</pre>\n<small>revision, {revised}; right: "
             f"{escaped(r['answer'])}</small><pre>{escaped(r['revised_text'])}</pre></section>"
         )
     if len(parts) == 1:

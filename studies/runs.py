@@ -45,9 +45,12 @@ MEASURING = (
 )
 
 
+PHASE_OF = {"srt": "srt", "sdzero": "distil"}  # stages whose steps have another name
+
+
 def is_run(folder: Path) -> bool:
-    """Whether a run has measured something here."""
-    return (folder / "results.json").is_file()
+    """Whether a run has measured something here; a comparison's results are no run's."""
+    return (folder / "results.json").is_file() and bool(read_options(folder))
 
 
 def read_options(folder: Path) -> dict:
@@ -91,6 +94,9 @@ def command_of(saved: dict) -> str:
     # counts are saved as --scale left them
     given = {k: v for k, v in saved.items() if k in usual and v != usual[k]}
     given = {k: v for k, v in given.items() if k not in ("out", "scale")}
+    if saved.get("on_revisions") and saved["samples"]:  # all of them are phase 1's there
+        given = {k: v for k, v in given.items() if k not in ("srt_questions", "distil_questions")}
+    given = programs.of_program(given, given)  # less what its method lacks
     _, program, *words = programs.command_of(given)
     return shlex.join(["python", str(Path(program).relative_to(programs.ROOT)), *words])
 
@@ -158,13 +164,20 @@ def family_of(model: str) -> str:
     return next((family for family in ("qwen", "olmo") if family in Path(model).name.lower()), "")
 
 
+# Controls, ablations and variants that the paper's tables lack: options that are off there.
+NOT_THERE = ("on_revisions", "flip_reward", "l_answer", "teacher_ema", "term_clip", "tail")
+NOT_THERE += ("kl_clip", "right_share")
+
+
 def as_in_the_paper(saved: dict) -> bool:
     """Whether a run's method is the paper's, and no control or ablation that it does not have."""
-    if any(saved.get(name) for name in ("on_revisions", "flip_reward", "l_answer", "teacher_ema")):
+    if any(saved.get(name) for name in NOT_THERE):
         return False
     iterated = saved.get("method") == "rft" and saved.get("rounds", 1) > 1
+    blind = saved.get("phrase_if_right", "r") == saved.get("phrase_if_wrong", "w")
+    wrong_alone = saved.get("l_generation") == "wrong" and not saved.get("srt_in_turn")
     usual = saved.get("divergence", "reverse") == "reverse" and saved.get("filtered", True)
-    return usual and not iterated
+    return usual and not (iterated or blind or wrong_alone)
 
 
 def row_of(saved: dict, stage: str) -> str:
@@ -173,7 +186,9 @@ def row_of(saved: dict, stage: str) -> str:
     if stage != "base" and not as_in_the_paper(saved):
         return ""
     if stage == "base" or method in BASELINES:
-        return BASELINES[method] if stage == method else "base" * (stage == "base")
+        row = BASELINES[method] if stage == method else "base" * (stage == "base")
+        alone = row == "SDFT" and saved.get("shown") == "answer"
+        return "SDFT, final answers only" if alone else row
     if stage == "sdzero":
         whole = saved.get("l_revision", True) and saved.get("l_generation", "all") != "none"
         return ("SD-Zero" if whole else "") if saved.get("phase1", True) else "phase 2 only"

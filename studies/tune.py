@@ -198,7 +198,10 @@ def is_of(trial: Trial, options: dict, search: dict) -> bool:
 
 
 def write_line(file: Path, trial: Trial, options: dict, result: dict) -> None:
+    text = file.read_text() if file.is_file() else ""
     with file.open("a") as f:
+        if text and not text.endswith("\n"):  # a kill cut that line off
+            f.write("\n")
         f.write(json.dumps({**trial._asdict(), "options": options, "result": result}) + "\n")
 
 
@@ -244,11 +247,15 @@ def in_words(trial: Trial, result: dict) -> str:
 # The table
 # --------------------------------------------------------------------------------------------------
 def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
-    """One line for each row and number of samples: its winner over the final seeds."""
+    """One line for each row and number of samples: its winner over the final seeds, of which one
+    that had nothing to train on is right nowhere."""
     split, lines = search["final"]["measure"]["eval_split"], []
+    lacking = dict.fromkeys((*SHOWN, *REVISED, "pass_at_k", "trained", "seconds"))
     finals = {}  # {(row, samples): {seed: result}}
     for trial, result in done.items():
-        if trial.split == split and "failed" not in result:
+        if trial.split == split:
+            if "failed" in result:
+                result = {**lacking, "accuracy": 0.0, "accuracy_greedy": 0.0}
             finals.setdefault((trial.row, trial.samples), {})[trial.seed] = result
     for samples in sorted({samples for _, samples in finals}):
         for row in rows:
@@ -257,6 +264,7 @@ def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
             number = winners_of(row, search, done)[samples]
             line = {"row": row, "samples": samples, "seeds": sorted(runs)}
             line["options"] = draws_of(row, search)[number]
+            line["failed"] = sum(result["seconds"] is None for result in runs.values())
             line["tried"] = len({t.number for t in done if t.row == row})
             line |= over_runs(list(runs.values()))
             leads = leads_of(finals.get((OURS, samples), {}), runs) if row != OURS else []
@@ -273,7 +281,8 @@ def final_table(lines: list[dict]) -> str:
         cells += [mean_cell(line[name], 1, 0, False) for name in ("trained", "seconds")]
         lead = mean_cell(line["lead"]) if "lead" in line else ""
         settings = " ".join(as_flags(line["options"]))
-        start = [str(line["samples"]), line["row"], str(line["tried"])]
+        failed = f" ({line['failed']} of {len(line['seeds'])} failed)" if line["failed"] else ""
+        start = [str(line["samples"]), line["row"] + failed, str(line["tried"])]
         rows.append([*start, *cells, lead, settings])
     return table(rows)
 

@@ -60,11 +60,22 @@ def make_variant_config(**given) -> VariantConfig:
         (cfg.term_clip and cfg.divergence != "reverse", "--term-clip is for the reverse KL"),
         (cfg.method == "srt", "these are variants of phase 2: not with --method srt"),
         (cfg.teacher_ema and cfg.sync_every, "--teacher-ema excludes --sync-every"),
+        (
+            cfg.teacher_ema and not cfg.lora and in_bfloat16(cfg),
+            "--teacher-ema in bfloat16 would be rounded away: give --dtype float32",
+        ),
     ]
     for contradiction, line in excluded:
         if contradiction:
             raise UserError(line)
     return cfg
+
+
+def in_bfloat16(cfg) -> bool:
+    """Whether the weights are, that an average would be taken of; adapters are not."""
+    if cfg.dtype != "auto":  # without torch
+        return cfg.dtype == "bfloat16"
+    return kit.gpu.weights_are_low(cfg, kit.loading.device_of(cfg))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -149,10 +160,7 @@ def backward_variant(run, student, teacher, samples: list[dict]) -> float:
 
 
 def average(teacher, student, keep: float) -> None:
-    """teacher := keep * teacher + (1 - keep) * student. Before the first step the two are equal.
-    Raises UserError for bfloat16, which would round such small changes away."""
-    if teacher.dtype == torch.bfloat16:
-        raise UserError("--teacher-ema in bfloat16 would be rounded away: give --dtype float32")
+    """teacher := keep * teacher + (1 - keep) * student. Before the first step the two are equal."""
     with torch.no_grad():
         for ours, theirs in zip(teacher.parameters(), student.parameters()):
             if ours is not theirs:  # with --lora all but the adapters are shared
@@ -172,6 +180,10 @@ def stages_of(cfg: VariantConfig) -> list:
 def main(argv: list[str] | None = None) -> int:
     def work():
         cfg = make_variant_config(**parse_options(argv, VariantConfig, __doc__))
+        if cfg.plan:
+            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
+            print(kit.plan_page.plan(cfg, counts))
+            return
         kit.ranks.start(cfg.device)
         sdzero.train(cfg, stages_of(cfg))
         kit.ranks.leave_together()

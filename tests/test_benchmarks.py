@@ -121,6 +121,12 @@ def test_files_with_the_usual_columns_do_too_and_bad_rows_are_named(tmp_path, ca
     assert "1 of 2 rows left out: line 2: no answer" in out and "AIME24 has 30" in out
 
 
+def test_a_file_for_a_benchmark_of_another_source(tmp_path):
+    """openr1 has no columns of its own: a file has the usual ones."""
+    file = write_lines(tmp_path / "q.jsonl", [{"question": "1+1?", "answer": 2}])
+    assert len(benchmark_questions("openr1", file, BenchConfig())) == 1
+
+
 def test_live_code_bench_by_dates(tmp_path, capsys):
     file = fixture(tmp_path, "lcb")
 
@@ -130,6 +136,8 @@ def test_live_code_bench_by_dates(tmp_path, capsys):
     assert ids() == ["abc0", "abc1", "abc2"]
     assert ids(lcb_from="2024-08") == ["abc1", "abc2"]
     assert ids(lcb_from="2024-08-15", lcb_until="2024-08-15") == ["abc1"]
+    assert ids(lcb_until="2024-08") == ids(lcb_until="2024-08-31") == ["abc0", "abc1"]
+    assert ids(lcb_until="2024-12") == ids(lcb_until="2024-12-31")
     assert "2 problems of other dates left out" in capsys.readouterr().out
     write_lines(
         tmp_path / "lcb.jsonl", [{**rows_of("lcb")[0], "contest_date": None}, *rows_of("lcb")]
@@ -281,11 +289,17 @@ def test_rows_of_runs():
     assert row_of({"l_revision": False}, "srt") == "SRT, L_generation only"
     assert row_of({"l_generation": "none"}, "srt") == "SRT, L_revision only"
     assert row_of({"l_answer": True}, "srt") == "" == row_of({}, "round 1")
-    for control in ({"flip_reward": True}, {"filtered": False}, {"divergence": "jsd"}):
+    controls = [{"flip_reward": True}, {"filtered": False}, {"divergence": "jsd"}, {"tail": True}]
+    controls += [{"term_clip": 0.1}, {"phrase_if_right": " ", "phrase_if_wrong": " "}]
+    controls += [{"kl_clip": 0.5}, {"l_generation": "wrong"}]
+    for control in controls:
         assert row_of(control, "sdzero") == ""
     assert row_of({"rounds": 2}, "sdzero") == "SD-Zero"
     for control in ({"rounds": 8}, {"on_revisions": True}):
         assert row_of({"method": "rft", **control}, "rft") == ""
+    assert row_of({"l_generation": "wrong", "srt_in_turn": True}, "sdzero") == "SD-Zero"
+    assert row_of({"method": "sdft"}, "sdft") == "SDFT"
+    assert row_of({"method": "sdft", "shown": "answer"}, "sdft") == "SDFT, final answers only"
     assert paper_place("Qwen/Qwen3-4B-Instruct-2507") == ("qwen", "base")
     assert paper_place("allenai/Olmo-3-7B-Instruct") == ("olmo", "base")
 

@@ -184,6 +184,29 @@ def test_missing_checkpoints_are_said_in_one_line(capsys, tmp_path):
     assert message.startswith("eval: ") and "no such folder" in message
 
 
+def test_options_given_hold_over_those_of_the_run(finished_run, monkeypatch):
+    """... of a recipe with evaluation settings of its own, too."""
+    folder, _ = finished_run
+    saved = runs.read_options(folder) | {"eval_temperature": 0.7, "eval_max_tokens": 32_768}
+    monkeypatch.setattr(evaluation, "options_of_their_run", lambda _: runs.measuring_options(saved))
+    seen = []
+    monkeypatch.setattr(evaluation, "evaluate_checkpoints", lambda cfg, asked: seen.append(cfg))
+    monkeypatch.setattr(evaluation, "checkpoints_report", lambda out, revise: "")
+    words = [str(folder / "sdzero"), "--max-tokens", "16", "--temperature", "0.2"]
+    assert evaluation.main(words) == 0 and evaluation.main(words[:1]) == 0
+    of_eval = [
+        (c.eval_temperature or c.temperature, c.eval_max_tokens or c.max_tokens) for c in seen
+    ]
+    assert of_eval == [(0.2, 16), (0.7, 32_768)]
+
+
+def test_a_comparisons_folder_is_no_run(tmp_path, capsys):
+    (tmp_path / "results.json").write_text('{"rows": [], "failed": []}')
+    assert evaluation.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said and str(tmp_path) in said
+
+
 def test_runs_and_checkpoints_do_not_mix(finished_run, capsys):
     folder, _ = finished_run
     message = message_of(capsys, evaluation.main, folder, folder / "srt")

@@ -15,6 +15,7 @@ import baselines
 import eval as evaluation
 import kit
 import sdzero
+from baselines import BaselineConfig, make_baseline_config
 from kit.options import parse_options
 from studies import run_page, runs, variants, watch
 
@@ -202,7 +203,9 @@ def test_the_card_says_what_the_run_knows(run, finished_run, capsys):
 
 def test_a_card_of_another_stage_and_of_none(run, capsys):
     assert evaluation.main(["card", str(run), "--stage", "srt"]) == 0
-    assert (run / "srt" / "README.md").is_file()
+    body = (run / "srt" / "README.md").read_text()
+    of_srt = [line for line in lines_of(run / "metrics.jsonl") if line["phase"] == "srt"][-1]
+    assert f"{of_srt['samples']:,} sampled responses of {of_srt['tokens']:,} tokens" in body
     assert "srt, sdzero" in message_of(capsys, evaluation.main, "card", run, "--stage", "sft")
     (run / "results.json").write_text("{}")
     assert "no measured checkpoint" in message_of(capsys, evaluation.main, "card", run)
@@ -246,9 +249,19 @@ COMMANDS = [
     "sdzero.py --recipe authors --model Qwen/Qwen3-4B --task math",
     "baselines.py rft --rounds 4 --samples 480",
     "baselines.py grpo --model Qwen/Qwen3-4B --task math --group 8",
+    "baselines.py rft --on-revisions --samples 1536",
+    "baselines.py rft --model Qwen/Qwen3-4B --task math --max-tokens 4096 --temperature 1.0",
     "studies/variants.py --samples 480 --divergence jsd --jsd-beta 0.9",
     "studies/variants.py --teacher-ema 0.9",
 ]
+
+
+def test_the_command_of_a_scaled_baseline_is_one_that_it_takes():
+    """Its counts are saved as --scale left them, those that it lacks among them."""
+    scaled = make_baseline_config(method="sft", model="a/b", task="math", scale=0.1)
+    *_, words = runs.command_of(asdict(scaled)).partition(" sft ")
+    again = make_baseline_config(method="sft", **parse_options(words.split(), BaselineConfig, ""))
+    assert again.srt_questions == scaled.srt_questions == 1000
 
 
 @pytest.mark.parametrize("command", COMMANDS)

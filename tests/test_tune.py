@@ -69,6 +69,30 @@ def test_halving_keeps_the_best_of_each_rung_and_the_winner_meets_new_questions(
     assert "--srt-epochs 8 --srt-lr 0.0002" in said and f"{len(runs)} runs are in" in said
 
 
+def test_a_winner_that_fails_on_a_final_seed_is_right_nowhere_there(made_up, tmp_path, capsys):
+    made_up()
+    log = tmp_path / "log.jsonl"
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    for record in records:
+        if record["split"] == "test" and record["seed"] == SEARCH["final"]["seeds"][0]:
+            record["result"] = {"accuracy": 0.0, "failed": "none was right"}
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    capsys.readouterr()
+    assert made_up()[0] == []
+    said = capsys.readouterr().out
+    mean = 100 * (4 * 0.0802) / 5  # of the other four, and of nothing
+    assert "SD-Zero (1 of 5 failed)" in said and f"{mean:.1f} [" in said
+
+
+def test_a_line_that_a_kill_cut_off_costs_that_one_alone(made_up, tmp_path, capsys):
+    whole, _ = made_up("--no-final")
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:50])  # no end of line
+    assert made_up("--no-final")[0] == whole[-2:]
+    assert made_up("--no-final") == ([], 0)
+
+
 def test_it_goes_on_where_it_stopped(made_up, tmp_path, capsys):
     whole, _ = made_up("--no-final")
     log = tmp_path / "log.jsonl"

@@ -18,7 +18,9 @@ from toys import (
     with_teacher,
 )
 
+import kit
 import sdzero
+from kit.errors import UserError
 from studies import localise, variants
 from studies.variants import VariantConfig, loss_of_tokens, make_variant_config
 
@@ -181,10 +183,22 @@ def test_a_teacher_in_cpu_memory_is_averaged_there(monkeypatch):
     assert set(came) == {("meta", "meta")}
 
 
-def test_an_average_in_bfloat16_is_refused():
-    model = random_model().bfloat16()
-    with pytest.raises(sdzero.UserError, match="float32"):
-        variants.average(model, model, 0.9)
+def test_an_average_in_bfloat16_is_refused_before_anything_is_trained(monkeypatch):
+    """Of adapters it is one of float32, whatever the frozen weights are."""
+    with pytest.raises(UserError, match="float32"):
+        make_variant_config(teacher_ema=0.9, dtype="bfloat16")
+    monkeypatch.setattr(kit.gpu, "weights_are_low", lambda cfg, device: True)
+    with pytest.raises(UserError, match="float32"):
+        make_variant_config(teacher_ema=0.9)
+    assert make_variant_config(teacher_ema=0.9, dtype="float32").teacher_ema == 0.9
+    assert make_variant_config(teacher_ema=0.9, lora=8).lora == 8
+
+
+def test_a_plan_trains_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(sdzero, "train", lambda *_: pytest.fail("trained"))
+    out = tmp_path / "run"
+    assert variants.main(["--plan", "--divergence", "jsd", "--out", str(out)]) == 0
+    assert "GB" in capsys.readouterr().out and not out.exists()
 
 
 def test_cross_entropy_of_the_sampled_token_is_its_log_probability():
