@@ -106,7 +106,7 @@ TINY = {
 # Which of SD-Zero's options the baselines lack, and which methods the others belong to.
 NOT_HERE = {f.name for f in fields(Config) if f.name.startswith(("srt_", "distil_", "l_"))}
 NOT_HERE = NOT_HERE - {"srt_questions", "distil_questions"}
-NOT_HERE |= {"phase1", "sync_every", "plan", "tokens_per_second"}
+NOT_HERE |= {"phase1", "sync_every", "plan", "tokens_per_second", "revision_records"}
 OF_REVISIONS = ("trim", "revise", "right_share", "filtered")  # for --on-revisions alone
 BELONGS = {
     "epochs": ("rft", "sft"),
@@ -159,8 +159,8 @@ def make_baseline_config(**given) -> BaselineConfig:
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
-    samples = cfg.samples or cfg.group * (cfg.srt_questions + cfg.distil_questions)
-    if cfg.rounds > samples:
+    samples = kit.budget.responses_of_baseline(cfg)
+    if cfg.rounds > max(1, samples):
         raise UserError(f"--rounds {cfg.rounds} are more than the {samples} samples")
     if method == "grpo" and samples < cfg.group:
         raise UserError(f"--samples {samples} are less than one --group of {cfg.group}")
@@ -260,7 +260,7 @@ def rft_on_revisions(run, model) -> None:
 
 def sft(run, model) -> None:
     """Supervised fine-tuning on given demonstrations d: minimise -log pi(d | x)."""
-    with_one = [q for q in both_phases(run) if q.get("demonstration")]
+    with_one = [q for q in both_phases(run) if kit.shots.demonstration_of(q)]
     if not with_one:
         raise UserError(
             "sft needs demonstrations: a column named demonstration, solution, or an answer that "
@@ -281,14 +281,17 @@ def sft(run, model) -> None:
 def sdft_prompt(question: dict, shown: str = "demonstration"):
     """What SDFT's teacher is asked: the question, with a demonstration of an answer, or with its
     final answer where there is none, or where that alone is asked for (Table 8)."""
-    if question.get("demonstration") and shown == "demonstration":
+    demonstration, right = kit.shots.demonstration_of(question), question["answer"]
+    if demonstration and shown == "demonstration":
         hint = (
-            f"\n\nThis is an example of a right answer:\n{question['demonstration']}\n\nNow answer "
-            "in your own words."
+            f"\n\nThis is an example of a right answer:\n{demonstration}\n\nNow answer in your own "
+            "words."
         )
+    elif right in ("", None, []):
+        asked = kit.questions.question_in(question["prompt"])[:60]
+        raise UserError(f"sdft has neither a demonstration nor an answer of {asked!r} to show")
     else:
-        right = question["answer"]
-        right = right if isinstance(right, str) else "what passes its tests"
+        right = "what passes its tests" if isinstance(right, dict) else right
         hint = f"\n\nThe final answer is {right}. Now work it out in your own words."
     *earlier, last = kit.questions.as_turns(question["prompt"])
     return [*earlier, {**last, "content": last["content"] + hint}]
@@ -298,7 +301,8 @@ def sdft(run, student) -> None:
     """sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
     teacher = frozen_copy(student, run.cfg.offload)
     questions = shuffled(both_phases(run), budget(run), run.cfg.seed, "sdft")
-    first = chat_ids(run.tokenizer, sdft_prompt(both_phases(run)[0], run.cfg.shown))
+    prompts = [sdft_prompt(q, run.cfg.shown) for q in both_phases(run)]
+    first = chat_ids(run.tokenizer, prompts[0])
     show("the prompt of SDFT's teacher", run.tokenizer.decode(first))
 
     def backward(samples):

@@ -17,6 +17,7 @@
     benchmarks   the paper's eight benchmarks, and what their rows look like
     overlap      do training questions stand in a benchmark?
     questions    where questions come from: generated, a local file, the hub
+    shots        --shots: solved questions in front of the others
     rewards      the verifier of a task, or --reward
     gguf_files   a .gguf file is looked through once
     loading      a model and its tokenizer, and what identifies them

@@ -92,7 +92,7 @@ def benchmark_questions(name: str, file: str, cfg) -> list[dict]:
     if name == "lcb":
         rows = released(rows, *days(cfg))
     questions = kit.questions.questions_of(rows, benchmark.task, source)
-    kit.questions.refuse_examples(cfg)
+    kit.shots.refuse_examples(cfg)
     questions = kit.questions.as_asked(kit.questions.once_each(questions), cfg)
     if benchmark.size and len(questions) != benchmark.size:
         print(f"{source}: {len(questions)} questions, where {benchmark.title} has {benchmark.size}")

@@ -78,6 +78,13 @@ def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, in
     return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
 
 
+def responses_of_baseline(cfg) -> int:
+    """How many responses a baseline samples, of as many questions as it is configured for."""
+    if cfg.method == "sft":
+        return 0
+    return cfg.samples or cfg.group * (cfg.srt_questions + cfg.distil_questions)
+
+
 def use_of_samples(cfg, questions: dict) -> str:
     """What training takes of --samples, in words: less where a file has too few questions. Empty
     for the baselines, which ask their questions until all are taken."""

@@ -23,7 +23,7 @@ class Clock:
         self.of_evaluation = hours.evaluated_responses(cfg)
         self.expected = hours.evaluations(cfg) * self.of_evaluation
         if cfg.method not in ("sdzero", "srt"):
-            self.expected += cfg.samples
+            self.expected += budget.responses_of_baseline(cfg)
             return
         responses = budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
         self.expected += sum(responses.values())
@@ -47,6 +47,10 @@ class Clock:
         self.rows += len(batch)
         self.tokens += sum(map(len, batch))
         self.uncounted += len(batch)
+
+    def skips(self, phase: str) -> None:
+        """A resumed run has this phase behind it."""
+        self.steps.pop(phase, None)
 
     def begins(self, phase: str, start: int, steps: int) -> None:
         self.steps[phase], self.done[phase], self.took[phase] = steps, start, []

@@ -17,6 +17,8 @@ INSTRUCTION = (
 )
 RANGE = 2**22  # seeds of a set: an entry's is its data set's plus its place
 RANGES = 1000  # of them, below 2**32, which is where numpy's seeds end
+SETS = ("test", "val", "srt", "distil", "shots")
+SEEDS = RANGES // len(SETS)  # seeds of runs, behind which they begin again
 TRIES = 20  # entries made, at most, for each question wanted
 
 
@@ -47,7 +49,7 @@ def options_in(text: str) -> dict:
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("not key=value")
         return {keyword.arg: value_of(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError, AttributeError):
+    except (SyntaxError, ValueError, AttributeError, TypeError):
         raise UserError(
             f"--gym-options {text!r}: give key=value,key=value, as in min_terms=2,max_terms=4"
         ) from None
@@ -80,9 +82,11 @@ def gym_questions(cfg, sizes: dict[str, int]) -> list[dict]:
     """Different questions for the sets of these sizes, one set behind the other. Raises UserError
     where the data set has too few."""
     name, options = cfg.task.removeprefix("gym:"), options_in(cfg.gym_options)
+    if cfg.seed >= SEEDS:
+        raise UserError(f"--task gym:NAME has other questions for --seed 0 to {SEEDS - 1} alone")
     questions, seen = [], set()
-    for place, (of_set, n) in enumerate(sizes.items()):
-        seed = (cfg.seed * len(sizes) + place) % RANGES * RANGE
+    for of_set, n in sizes.items():  # a set's seeds are the same, whichever others there are
+        seed = (cfg.seed * len(SETS) + SETS.index(of_set)) * RANGE
         found = questions_from(name, options, seed, n, seen)
         if len(found) < n:
             raise UserError(

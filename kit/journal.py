@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from kit.errors import UserError
+from kit.files import replace_file
 
 
 class Batches:
@@ -50,19 +51,25 @@ class Journal(Batches):
     def __init__(self, path: Path, settings: dict):
         super().__init__(path)
         self.totals = {"timeouts": 0}
-        if not path.exists():
+        if begun := settings_in(path):
+            check_settings(path, begun, settings)
+        else:  # or what it was begun with cannot be read: nobody knows what the rest answers
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"settings": settings}) + "\n")
-        with path.open("rb") as file:
-            first = file.readline()
-        try:
-            check_settings(path, json.loads(first)["settings"], settings)
-        except (ValueError, KeyError, TypeError):
-            pass  # cut off, as any line can be
+            line = json.dumps({"settings": settings}) + "\n"
+            replace_file(path, lambda p: p.write_text(line))
         self.read()
 
     def stopping(self) -> bool:
         return False  # Ctrl-C interrupts at once; what was remembered stays
+
+
+def settings_in(path: Path) -> dict:
+    """What the journal at `path` was begun with; empty where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            return dict(json.loads(file.readline())["settings"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def check_settings(path: Path, saved: dict, settings: dict) -> None:

@@ -2,6 +2,8 @@
 sampled k times. Nothing else of a row changes, and no sampled id does.
 """
 
+import inspect
+
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -19,7 +21,11 @@ def shared_length(rows: list) -> int:
 
 def can_share(model) -> bool:
     """Whether rows may have their padding behind what they share, and be read in two passes. A
-    sliding window counts padding, and a recurrent layer reads it."""
+    sliding window counts padding, a recurrent layer reads it, and a bias by distance that is not
+    told of positions takes it for distance."""
+    told = "position_ids" in inspect.signature(model.base_model.forward).parameters
+    if not (told and model._supports_default_dynamic_cache()):
+        return False
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"]
     window = getattr(model.config.get_text_config(), "sliding_window", None)
     return set(kinds) == {"full_attention"} and not window

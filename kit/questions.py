@@ -77,7 +77,7 @@ def load_questions(cfg) -> dict[str, list[dict]]:
     for name, n in sizes.items():
         sets[name] = questions[start : start + n]
         start += n
-    sets = behind_examples(sets, sets.pop("shots", []))
+    sets = kit.shots.behind_examples(sets, sets.pop("shots", []))
     if cfg.method in ("sft", "sdft") and cfg.task == "math" and not cfg.data:
         sets = kit.hub_data.with_generations(sets)
     return sets
@@ -107,29 +107,6 @@ def asked(prompt, cfg):
     return prompt
 
 
-def behind_examples(sets: dict, examples: list[dict]) -> dict:
-    """The sets' questions with --shots: these solved ones come first, as earlier turns."""
-    turns = [turn for q in examples for turn in [*as_turns(q["prompt"]), answer_turn(q)]]
-    turns = [t for i, t in enumerate(turns) if i == 0 or t["role"] != "system"]  # --system once
-    if not turns:
-        return sets
-    return {name: [q | {"prompt": behind(turns, q)} for q in qs] for name, qs in sets.items()}
-
-
-def refuse_examples(cfg) -> None:
-    """Raise UserError for --shots where all questions are asked, so that none is left to show."""
-    if cfg.shots:
-        raise UserError(
-            "--shots shows questions of a task that are in none of its four sets: not here"
-        )
-
-
-def behind(turns: list[dict], question: dict) -> list[dict]:
-    """A question's turns behind earlier ones, which begin with its system message."""
-    own = as_turns(question["prompt"])
-    return [*turns, *(own[1:] if own[0]["role"] == "system" else own)]
-
-
 def as_turns(prompt) -> list[dict]:
     """A prompt as chat messages."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -138,15 +115,6 @@ def as_turns(prompt) -> list[dict]:
 def question_in(prompt) -> str:
     """The text of a prompt's last turn."""
     return as_turns(prompt)[-1]["content"]
-
-
-def answer_turn(question: dict) -> dict:
-    """What a worked example answers: its demonstration, or its answer in the task's form."""
-    answer = question.get("demonstration")
-    if answer is None and not isinstance(question["answer"], str):
-        raise UserError("--shots: a question that has tests needs a demonstration to be shown")
-    form = "<answer>{}</answer>" if "gym" in question else "\\boxed{{{}}}"
-    return {"role": "assistant", "content": answer or form.format(question["answer"])}
 
 
 def mixed(questions: list[dict]) -> list[dict]:
@@ -200,7 +168,7 @@ def without_versions_of(questions: list[dict], held_out: int) -> list[dict]:
 
 def whole_file(cfg) -> list[dict]:
     """Every question of --data, once, in the file's order. Raises UserError."""
-    refuse_examples(cfg)
+    kit.shots.refuse_examples(cfg)
     return as_asked(once_each(file_questions(cfg.data, kind_of_rows(cfg), template_of(cfg))), cfg)
 
 
@@ -398,7 +366,11 @@ def own_question(row: dict) -> dict:
     if not isinstance(question, str) and not asks_in_chat(question):
         raise ValueError("no question, as text or as chat messages that end with the user's")
     answer = first_filled(row, ANSWER_COLUMNS)
-    return {**row, "prompt": question, "answer": "" if answer is None else answer}
+    worked = worked_solution(row, "math", answer=None)
+    extra = {"demonstration": worked} if worked else {}
+    if not readable(json.dumps(row, ensure_ascii=False)):
+        raise ValueError("it holds half a character (a lone surrogate)")
+    return {**row, "prompt": question, "answer": "" if answer is None else answer, **extra}
 
 
 def asks_in_chat(question) -> bool:
@@ -412,7 +384,7 @@ def asks_in_chat(question) -> bool:
 
 def is_message(message) -> bool:
     is_text = isinstance(message, dict) and isinstance(message.get("content"), str)
-    return bool(is_text and message.get("role"))
+    return bool(is_text and message.get("role") and isinstance(message["role"], str))
 
 
 def plain_answer(row: dict) -> str:

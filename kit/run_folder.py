@@ -132,7 +132,10 @@ class RunFolder:
         """The stages of a run, from the one whose state was saved last on."""
         saved = self.saved.get("phase", "").split(" ")[0]
         phases = [stage.phase for stage in stages]
-        return stages[phases.index(saved) :] if saved else stages
+        first = phases.index(saved) if saved else 0
+        for phase in phases[:first]:
+            self.clock.skips(phase)
+        return stages[first:]
 
     def claim(self, *names: str) -> None:
         """Enter what is about to be written into the marker (Ownership.claim)."""

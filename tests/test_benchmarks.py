@@ -15,6 +15,7 @@ import kit
 import sdzero
 from kit.benchmarks import BENCHMARKS, benchmark_questions
 from kit.errors import UserError
+from kit.journal import Journal
 from kit.overlap import overlap
 from studies import paper, paper_tables
 from studies.benchmarks import BenchConfig
@@ -340,3 +341,17 @@ def test_paper_refuses_what_is_no_run(tmp_path, capsys):
     message = message_of(capsys, evaluation.main, "paper", tmp_path)
     assert "is not the folder of a run" in message
     assert paper.measured_in(tmp_path) == {}
+
+
+def test_a_journal_whose_settings_cannot_be_read_is_begun_anew(tmp_path):
+    """Nobody knows what its batches were sampled with: their keys do not say."""
+    file = tmp_path / "rollouts.jsonl"
+    for head in ("", '{"settings": {"temp'):
+        file.write_text(head + '\n{"key": "a", "batch": [[1]]}\n')
+        journal = Journal(file, {"temperature": 0.2})
+        assert journal.recall("a") is None
+        journal.remember("a", [[2]])
+        again = Journal(file, {"temperature": 0.2})
+        assert again.recall("a") == [[2]]
+        with pytest.raises(UserError, match="temperature 0.2 .now 0.7"):
+            Journal(file, {"temperature": 0.7})

@@ -7,6 +7,7 @@ import pytest
 import torch
 from toys import new_folder, random_model, small
 
+import baselines
 import kit
 import sdzero
 from kit import clock, hours
@@ -43,6 +44,27 @@ def test_a_run_is_all_its_responses_and_steps():
     # phase 1 alone; a baseline's steps are known when they begin
     assert of_run(method="srt")[1].steps == {"srt": 6}
     assert of_run(method="rft", samples=30)[1].expected == 2 * 20 + 30
+
+
+def test_a_baseline_without_a_budget_samples_its_groups():
+    cfg = baselines.make_baseline_config(method="grpo", eval_questions=5, eval_samples=2)
+    watch = Clock()
+    watch.expect(cfg)
+    training = cfg.group * (cfg.srt_questions + cfg.distil_questions)
+    assert watch.expected == 2 * 20 + training
+    watch = Clock()
+    watch.expect(baselines.make_baseline_config(method="sft", eval_questions=5, eval_samples=2))
+    assert watch.expected == 2 * 20
+
+
+def test_what_a_resumed_run_has_behind_it_is_not_to_come(tmp_path):
+    folder = new_folder(tmp_path / "run")
+    folder.clock.expect(small())
+    folder.saved = {"phase": "distil", "step": 1}
+    stages = sdzero.stages_of(small())
+    assert folder.still_to_do(stages) == stages[1:]
+    assert list(folder.clock.steps) == ["distil"]
+    folder.locked.close()
 
 
 def test_no_more_is_expected_than_options_allow():

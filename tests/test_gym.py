@@ -72,6 +72,21 @@ def test_four_sets_of_different_questions(gym):
     assert load_questions(told)["test"][0]["prompt"].endswith("? Say <answer>.")
 
 
+def test_a_sets_seeds_are_its_own_whether_examples_are_shown_or_not(gym):
+    """Or what one command trained on would be what another one tests with."""
+    seeds = {}
+    for seed in range(6):
+        for shots in (0, 2):
+            sets = load_questions(small(task="gym:sums", seed=seed, shots=shots))
+            for name, questions in sets.items():
+                for q in questions:
+                    seeds.setdefault(q["gym"]["seed"], set()).add((seed, name))
+    assert len(seeds) == 6 * 4 and all(len(of_it) == 1 for of_it in seeds.values())
+    load_questions(small(task="gym:sums", seed=199))
+    with pytest.raises(UserError, match="0 to 199"):
+        load_questions(small(task="gym:sums", seed=200))
+
+
 def test_its_own_scorer_is_the_reward(gym):
     cfg = small(task="gym:sums", gym_options="largest=50")
     questions = load_questions(cfg)["test"]
@@ -98,6 +113,7 @@ def test_its_own_scorer_is_the_reward(gym):
         ("gym:sums", "largest=1", "largest must be above 1"),
         ("gym:sums", "largest", "key=value"),
         ("gym:sums", "largest=f(2)", "key=value"),
+        ("gym:sums", "largest={[1]:2}", "key=value"),
         ("gym:sums", "largest=2", "only"),
     ],
 )

@@ -5,6 +5,7 @@ import time
 import pytest
 from toys import message_of, small, train, write_lines
 
+import baselines
 import kit
 import sdzero
 import verify
@@ -121,6 +122,26 @@ def test_rows_keep_their_columns_and_need_no_answer(file, tmp_path):
     assert all(q["prompt"] == f"Say {q['least']}." and q["answer"] == "" for q in questions)
     told = small(data=data, task="math", reward=cfg.reward, instruction=" Now.")
     assert load_questions(told)["test"][0]["prompt"].endswith(". Now.")
+
+
+def test_rows_with_half_a_character_are_left_out_and_solutions_are_kept(file, tmp_path, capsys):
+    rows = [{"question": "a \ud800 b"}, {"question": "Say 1.", "note": "\udfff"}]
+    rows += [{"question": f"Say {i}.", "solution": f"So: {i}!"} for i in range(20)]
+    data = write_lines(tmp_path / "rows.jsonl", rows)
+    cfg = small(data=data, task="math", reward=f"{file}:long_enough", eval_questions=2)
+    questions = [q for of_set in load_questions(cfg).values() for q in of_set]
+    assert all(q["demonstration"].startswith("So: ") for q in questions)
+    assert "2 of 22 rows left out" in capsys.readouterr().out
+    prompt = baselines.sdft_prompt(questions[0])
+    assert questions[0]["demonstration"] in prompt[-1]["content"]
+
+
+@pytest.mark.parametrize("answer, shown", [(7, "answer is 7."), ({"kind": "x"}, "its tests")])
+def test_what_sdfts_teacher_is_shown_of_an_own_row(answer, shown):
+    question = {"prompt": "Say 7.", "answer": answer, "demonstration": ["no text"]}
+    assert shown in baselines.sdft_prompt(question)[-1]["content"]
+    with pytest.raises(UserError, match="neither a demonstration nor an answer of 'Say 7.'"):
+        baselines.sdft_prompt({"prompt": "Say 7.", "answer": ""})
 
 
 def test_the_command_line_says_what_is_wrong(file, tmp_path, capsys):

@@ -119,18 +119,26 @@ def test_a_layer_with_room_copies_what_it_holds_once_in_a_while():
     assert len(places) <= 4
 
 
-def test_windows_and_recurrent_layers_do_not_share():
+def test_models_to_which_padding_between_makes_a_difference_do_not_share():
     """A sliding window counts the padding that would stand between."""
 
-    def model(**config):
+    def told(input_ids, position_ids=None): ...
+
+    def model(forward=told, supported=True, **config):
         text = SimpleNamespace(**config)
-        return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text))
+        return SimpleNamespace(
+            config=SimpleNamespace(get_text_config=lambda: text),
+            base_model=SimpleNamespace(forward=forward),
+            _supports_default_dynamic_cache=lambda: supported,
+        )
 
     assert prefixes.can_share(model(layer_types=["full_attention"] * 3, sliding_window=None))
     assert prefixes.can_share(model())
     assert not prefixes.can_share(model(layer_types=["full_attention", "sliding_attention"]))
     assert not prefixes.can_share(model(layer_types=["linear_attention", "full_attention"]))
     assert not prefixes.can_share(model(sliding_window=512))
+    assert not prefixes.can_share(model(supported=False))  # RWKV: no such cache
+    assert not prefixes.can_share(model(forward=lambda input_ids: None))  # MPT: a bias by place
 
 
 @pytest.mark.parametrize("alike", [0, 20, 40])

@@ -392,6 +392,41 @@ def test_worked_examples_stand_before_every_question(task):
     assert len(more["srt"]) == 30
 
 
+def test_a_question_with_worked_examples_keeps_its_own_system_message(tmp_path):
+    rows = []
+    for i in range(40):
+        system = [{"role": "system", "content": f"You are clerk {i}."}] * (i % 2)
+        rows.append(
+            {"prompt": [*system, {"role": "user", "content": f"{i} + 1?"}], "answer": i + 1}
+        )
+    cfg = small(data=write_lines(tmp_path / "rows.jsonl", rows), task="math", shots=2)
+    for questions in load_questions(cfg).values():
+        for q in questions:
+            *turns, last = q["prompt"]
+            i = int(last["content"].split()[0])
+            systems = [turn for turn in turns if turn["role"] == "system"]
+            expected = [{"role": "system", "content": f"You are clerk {i}."}]
+            assert systems == expected * (i % 2) == turns[: len(systems)]
+            assert len(turns) - len(systems) == 4
+
+
+@pytest.mark.parametrize(
+    "answer, message", [("", "neither answer nor"), ([], "neither"), ({"kind": "x"}, "has tests")]
+)
+def test_an_example_without_anything_to_show_is_refused(answer, message):
+    with pytest.raises(UserError, match=message):
+        kit.shots.answer_turn({"prompt": "Say 7.", "answer": answer})
+    own = {"prompt": "Say 7.", "answer": 7, "demonstration": [1]}  # of --reward: any type
+    assert kit.shots.answer_turn(own)["content"] == "\\boxed{7}"
+
+
+def test_a_message_whose_role_is_no_text_is_a_bad_row(tmp_path, capsys):
+    rows = [{"prompt": [{"role": ["user"], "content": "1+1?"}], "answer": 2}] * 2
+    rows += [{"question": f"{i}+1?", "answer": i + 1} for i in range(9)]
+    assert len(file_questions(write_lines(tmp_path / "q.jsonl", rows), "math")) == 9
+    assert "2 of 11 rows left out" in capsys.readouterr().out
+
+
 def test_a_blank_column_hides_no_filled_one(tmp_path):
     rows = [{"problem": " ", "question": f"What is {i} + 1?", "answer": i + 1} for i in range(40)]
     sets = load_questions(small(data=write_lines(tmp_path / "rows.jsonl", rows), task="math"))
