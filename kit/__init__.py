@@ -6,6 +6,10 @@
     recipes      the paper's settings and the authors' code's, with their tables
     presets      which models are of the embedded model's family
     budget       questions and responses of a run, with and without --samples
+    clock        time left, at the speed that was measured
+    sizes        a model's sizes, from its config.json
+    hours        hours of a run, from a card's data sheet
+    plan_page    what --plan prints
     schedules    learning rates, rounds and synchronisations
     seeds        seeds that depend on nothing before them
     hub          is the hub there?

@@ -18,7 +18,7 @@ INSTRUCTION = (
 RANGE = 2**22  # seeds of a set: an entry's is its data set's plus its place
 RANGES = 1000  # of them, below 2**32, which is where numpy's seeds end
 SETS = ("test", "val", "srt", "distil", "shots")
-SEEDS = RANGES // len(SETS)  # seeds of runs, behind which they begin again
+SEEDS = RANGES // len(SETS)  # seeds of runs; higher ones are refused
 TRIES = 20  # entries made, at most, for each question wanted
 
 

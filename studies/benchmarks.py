@@ -47,7 +47,7 @@ class BenchConfig(sdzero.Config):
     bench: str = option(
         ",".join(BENCHMARKS), "benchmarks, with commas; NAME=FILE: a local file", heading="bench"
     )
-    lcb_from: str = option("", "LiveCodeBench: problems of this day (2024-08-01) and later")
+    lcb_from: str = option("", "LiveCodeBench: problems of this day, or month (2024-08), and later")
     lcb_until: str = option("", "LiveCodeBench: problems of this day, or month, and earlier")
     training: str = option("", "file of training questions to look for; empty: the run's own")
     revise: bool = option(False, "also one revision of every sample (the paper's Tables 9, 11, 12)")

@@ -12,8 +12,8 @@ number of samples the winner is the configuration with the best mean over its se
 trained with the final seeds, and measured on test questions.
 
 The log holds every configuration with its result, one line each: what it holds is not run again.
-With the default log, which comes with the repository, the table is printed at once; a new --log
-repeats the search.
+The default log comes with the repository: what it lacks is run first, so the table of finished
+--rows is printed at once. A new --log repeats the search.
 """
 
 import json
