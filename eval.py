@@ -51,7 +51,7 @@ from studies import (
     watch,
 )
 from studies.runs import MEASURING, is_run, options_of_their_run, read_results
-from studies.statistics import mean_cell, over_runs, paired_test, pass_at_k
+from studies.statistics import difference_cell, mean_cell, over_runs, paired_test, pass_at_k
 
 VERBS = {"compare": compare.main, "localise": localise.main, "evolve": evolve.main}
 VERBS |= {"watch": watch.main, "page": run_page.main, "card": card.main}
@@ -195,8 +195,7 @@ def paired_table(out: dict) -> str:
     for name, tests in out["against_first"].items():
         for key, label in zip(ACCURACIES, (f"avg@{k}", "greedy")):
             t = tests[key]
-            difference, low, high = (f"{100 * x:+.1f}" for x in (t["difference"], *t["ci"]))
-            cells = [f"{difference} [{low}, {high}]", str(t["wins"]), str(t["losses"])]
+            cells = [difference_cell(t), str(t["wins"]), str(t["losses"])]
             rows.append([f"{name} {label}", *cells, f"{t['p']:.4f}"])
     return table(rows)
 

@@ -29,7 +29,7 @@ from kit.options import option, parse_options
 from kit.tables import CORRECTION, mean, net_correction, net_percent, percent, table
 from studies.paper_tables import TABLE_1
 from studies.runs import is_run, options_of_their_run, own_folder, paper_place
-from studies.statistics import bootstrapped, paired_test, passes
+from studies.statistics import bootstrapped, difference_cell, paired_test, passes
 
 SHOWN = {"checkpoints", "bench", "lcb_from", "lcb_until", "training", "revise", "paper", "out"}
 SHOWN |= {"temperature", "max_tokens", "eval_samples", "seed", "data", "unsafe_exec"}
@@ -222,8 +222,7 @@ def paired_table(out: dict) -> str:
     rows = [[f"against {first}", "difference, points", "wins", "losses", "p (sign-flip test)"]]
     for checkpoint, tests in out["against_first"].items():
         for name, t in tests.items():
-            difference, low, high = (f"{100 * x:+.1f}" for x in (t["difference"], *t["ci"]))
-            cells = [f"{difference} [{low}, {high}]", str(t["wins"]), str(t["losses"])]
+            cells = [difference_cell(t), str(t["wins"]), str(t["losses"])]
             rows.append([f"{checkpoint} {BENCHMARKS[name].title}", *cells, f"{t['p']:.4f}"])
     return table(rows)
 

@@ -40,23 +40,29 @@ def bootstrapped(values, draws: int = 2000, seed: int = 0) -> list[float]:
 
 
 def paired_test(a, b, flips: int = 10_000, seed: int = 0) -> dict:
-    """b - a for per-question scores (n,): mean, 95 % interval, and the two-sided p of a sign-flip
-    test.
+    """b - a for per-question scores (n,): mean, 95 % interval (None for one question), and the
+    two-sided p of a sign-flip test.
 
     If the two were equally good, each question's difference would be as likely with the other sign.
     """
     d = np.asarray(b, float) - np.asarray(a, float)
-    half = 1.959964 * d.std(ddof=1) / math.sqrt(len(d)) if len(d) > 1 else float("inf")
+    half = 1.959964 * d.std(ddof=1) / math.sqrt(len(d)) if len(d) > 1 else None
     differ = d[d != 0]
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (flips, len(differ)))
     as_extreme = np.abs(signs @ differ) >= abs(differ.sum()) - 1e-9  # (flips,)
     return {
         "difference": float(d.mean()),
-        "ci": [float(d.mean() - half), float(d.mean() + half)],
+        "ci": None if half is None else [float(d.mean() - half), float(d.mean() + half)],
         "p": float((as_extreme.sum() + 1) / (flips + 1)),
         "wins": int((d > 0).sum()),
         "losses": int((d < 0).sum()),
     }
+
+
+def difference_cell(test: dict) -> str:
+    """What paired_test() found as a table shows it, in points: difference [low, high]."""
+    bounds = " [{:+.1f}, {:+.1f}]".format(*(100 * x for x in test["ci"])) if test["ci"] else ""
+    return f"{100 * test['difference']:+.1f}{bounds}"
 
 
 # --------------------------------------------------------------------------------------------------

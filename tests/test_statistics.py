@@ -1,6 +1,7 @@
 """The numbers that the studies report."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from studies.statistics import (
     buckets,
+    difference_cell,
     first_difference,
     mean_cell,
     over_runs,
@@ -49,6 +51,14 @@ def test_paired_test():
     # 5 wins and no loss: 2 of 32 sign patterns are as extreme
     p = paired_test([0.0] * 9, [1.0] * 5 + [0.0] * 4)["p"]
     assert p == pytest.approx(2 / 32, abs=0.01)
+
+
+def test_one_question_has_a_difference_and_no_interval():
+    """... and what is written as JSON holds no Infinity."""
+    found = paired_test([0.0], [1.0])
+    assert found["ci"] is None and difference_cell(found) == "+100.0"
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert difference_cell(paired_test([0, 0], [1, 1])) == "+100.0 [+100.0, +100.0]"
 
 
 # --------------------------------------------------------------------------------------------------
