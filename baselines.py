@@ -159,7 +159,7 @@ def make_baseline_config(**given) -> BaselineConfig:
     if given.get("on_revisions") and given.get("samples"):
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
-    samples = kit.budget.responses_of_baseline(cfg)
+    samples = kit.budget.responses_of_baseline(cfg, cfg.srt_questions + cfg.distil_questions)
     if cfg.rounds > max(1, samples):
         raise UserError(f"--rounds {cfg.rounds} are more than the {samples} samples")
     if method == "grpo" and samples < cfg.group:
@@ -178,7 +178,7 @@ def both_phases(run) -> list[dict]:
 
 def budget(run) -> int:
     """How many responses a baseline may sample."""
-    return run.cfg.samples or run.cfg.group * len(both_phases(run))
+    return kit.budget.responses_of_baseline(run.cfg, len(both_phases(run)))
 
 
 def training(cfg: BaselineConfig) -> Training:
@@ -287,7 +287,7 @@ def sdft_prompt(question: dict, shown: str = "demonstration"):
             f"\n\nThis is an example of a right answer:\n{demonstration}\n\nNow answer in your own "
             "words."
         )
-    elif right in ("", None, []):
+    elif kit.questions.is_blank(right):
         asked = kit.questions.question_in(question["prompt"])[:60]
         raise UserError(f"sdft has neither a demonstration nor an answer of {asked!r} to show")
     else:
@@ -301,6 +301,7 @@ def sdft(run, student) -> None:
     """sum_t KL(student(.|x, y_<t) || teacher(.|x, demonstration, y_<t)) at y ~ student(.|x)."""
     teacher = frozen_copy(student, run.cfg.offload)
     questions = shuffled(both_phases(run), budget(run), run.cfg.seed, "sdft")
+    # of all questions: one that has nothing to show is said before anything is sampled
     prompts = [sdft_prompt(q, run.cfg.shown) for q in both_phases(run)]
     first = chat_ids(run.tokenizer, prompts[0])
     show("the prompt of SDFT's teacher", run.tokenizer.decode(first))

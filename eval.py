@@ -50,7 +50,7 @@ from studies import (
     tune,
     watch,
 )
-from studies.runs import MEASURING, is_run, options_of_their_run, read_results
+from studies.runs import MEASURING, checkpoints_of, is_run, options_of_their_run, read_results
 from studies.statistics import difference_cell, mean_cell, over_runs, paired_test, pass_at_k
 
 VERBS = {"compare": compare.main, "localise": localise.main, "evolve": evolve.main}
@@ -95,8 +95,7 @@ def refuse_run_folders(checkpoints: list[str]) -> None:
 
 def last_stage(folder: Path) -> str:
     """The name of a run's last checkpoint; empty where it has none yet."""
-    stages = [name for name in read_results(folder) if (folder / name).is_dir()]
-    return stages[-1] if stages else ""
+    return (checkpoints_of(folder) or [""])[-1]
 
 
 def split_of(given: dict, of_run: dict) -> str:

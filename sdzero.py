@@ -1034,8 +1034,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
-            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
-            print(kit.plan_page.plan(cfg, counts))
+            print(kit.plan_page.plan(cfg))
             return
         kit.ranks.start(cfg.device)
         train(cfg, stages_of(cfg))

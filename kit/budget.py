@@ -78,11 +78,11 @@ def responses_of(cfg, srt_questions: int, distil_questions: int) -> dict[str, in
     return {"first answers": first, "revisions": first * cfg.revisions, "rollouts": in_phase2}
 
 
-def responses_of_baseline(cfg) -> int:
-    """How many responses a baseline samples, of as many questions as it is configured for."""
+def responses_of_baseline(cfg, questions: int) -> int:
+    """How many responses a baseline samples, of so many questions."""
     if cfg.method == "sft":
         return 0
-    return cfg.samples or cfg.group * (cfg.srt_questions + cfg.distil_questions)
+    return cfg.samples or cfg.group * questions
 
 
 def use_of_samples(cfg, questions: dict) -> str:

@@ -23,7 +23,8 @@ class Clock:
         self.of_evaluation = hours.evaluated_responses(cfg)
         self.expected = hours.evaluations(cfg) * self.of_evaluation
         if cfg.method not in ("sdzero", "srt"):
-            self.expected += budget.responses_of_baseline(cfg)
+            questions = cfg.srt_questions + cfg.distil_questions
+            self.expected += budget.responses_of_baseline(cfg, questions)
             return
         responses = budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
         self.expected += sum(responses.values())

@@ -16,6 +16,11 @@ def read_json(path: Path):
         raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
 
 
+def differing(saved: dict, now: dict) -> list[str]:
+    """The names whose values are not the same in both, those that one of them lacks among them."""
+    return [name for name in {**saved, **now} if saved.get(name) != now.get(name)]
+
+
 def read_results(folder: Path) -> dict:
     """results.json of a run, empty where there is none yet."""
     file = folder / "results.json"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.files import replace_file
+from kit.files import differing, replace_file
 
 
 class Batches:
@@ -75,8 +75,7 @@ def settings_in(path: Path) -> dict:
 def check_settings(path: Path, saved: dict, settings: dict) -> None:
     """Raise UserError where what lies at `path` was measured with other settings."""
     saved, settings = (json.loads(json.dumps(s)) for s in (saved, settings))
-    names = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    if names:
+    if names := differing(saved, settings):
         differ = "; ".join(f"{n} {saved.get(n)} (now {settings.get(n)})" for n in names)
         raise UserError(
             f"{path} was measured with other settings: {differ}. Give another --out, or remove it"

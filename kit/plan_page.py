@@ -10,8 +10,9 @@ from kit.sizes import read_config, sizes
 from kit.tables import table
 
 
-def plan(cfg, responses: dict[str, int]) -> str:
-    """The page. responses: how many training generates, by kind."""
+def plan(cfg) -> str:
+    """The page."""
+    responses = budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
     s = sizes(read_config(cfg.model))
     here = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
     on_gpu = replace(cfg, dtype="bfloat16") if cfg.dtype == "auto" else cfg

@@ -59,8 +59,7 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     if len(prompts) > len(unique):
         place = {row: i for i, row in enumerate(unique)}
         places = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)  # (B,)
-        for layer in cache.layers:
-            layer.keys, layer.values = layer.keys[places], layer.values[places]
+        cache.batch_select_indices(places)
     return ids, mask, {"past_key_values": cache}
 
 

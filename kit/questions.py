@@ -360,16 +360,17 @@ def question_of(row: dict, task: str) -> dict:
 def own_question(row: dict) -> dict:
     """A row for a --reward of one's own: all its columns as they are, the question with nothing
     behind it (--instruction adds), an answer if it has one. Raises ValueError."""
-    row = json.loads(json.dumps(row, default=str))  # dates and the like as text
-    row.pop("version_of", None)  # which is of codeforces_questions
+    row = {name: value for name, value in row.items() if name != "version_of"}  # codeforces' own
+    text = json.dumps(row, default=str, ensure_ascii=False)  # dates and the like as text
+    if not readable(text):
+        raise ValueError("it holds half a character (a lone surrogate)")
+    row = json.loads(text)
     question = first_filled(row, QUESTION_COLUMNS)
     if not isinstance(question, str) and not asks_in_chat(question):
         raise ValueError("no question, as text or as chat messages that end with the user's")
     answer = first_filled(row, ANSWER_COLUMNS)
     worked = worked_solution(row, "math", answer=None)
     extra = {"demonstration": worked} if worked else {}
-    if not readable(json.dumps(row, ensure_ascii=False)):
-        raise ValueError("it holds half a character (a lone surrogate)")
     return {**row, "prompt": question, "answer": "" if answer is None else answer, **extra}
 
 

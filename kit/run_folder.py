@@ -21,7 +21,14 @@ from kit.adapters import load_own_state, merged, own_state, save_adapter
 from kit.alarms import Alarms
 from kit.clock import Clock, spoken
 from kit.errors import DeadEnd, UserError
-from kit.files import read_json, read_results, replace_file, save_checkpoint, write_json
+from kit.files import (
+    differing,
+    read_json,
+    read_results,
+    replace_file,
+    save_checkpoint,
+    write_json,
+)
 from kit.journal import Batches
 from kit.low_bits import put_halves, take_halves
 from kit.ownership import MARKER, Ownership
@@ -449,8 +456,7 @@ def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
             "--out, or --fresh to discard it"
         )
     saved = marker.get("content", {})
-    changed = [what for what in {**saved, **content} if saved.get(what) != content.get(what)]
-    if changed:
+    if changed := differing(saved, content):
         raise UserError(
             f"{path} holds a run on other content; what changed: {'; '.join(changed)}. Bring that "
             "back, give another --out, or --fresh to discard the run"

@@ -30,7 +30,7 @@ def answer_turn(question: dict) -> dict:
     content, answer = demonstration_of(question), question["answer"]
     if not content and isinstance(answer, dict):
         raise UserError("--shots: a question that has tests needs a demonstration to be shown")
-    if not content and answer in ("", None, []):
+    if not content and kit.questions.is_blank(answer):
         asked = kit.questions.question_in(question["prompt"])[:60]
         raise UserError(f"--shots: there is neither answer nor demonstration of {asked!r}")
     form = "<answer>{}</answer>" if "gym" in question else "\\boxed{{{}}}"

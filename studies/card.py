@@ -16,8 +16,9 @@ from kit.errors import UserError
 from kit.options import flag_of, option, parse_options
 from kit.tables import net_percent, percent
 from studies.runs import (
-    PHASE_OF,
+    checkpoints_of,
     command_of,
+    lines_of_stage,
     only_run_of,
     read_metrics,
     read_options,
@@ -51,7 +52,7 @@ class CardConfig:
 
 def stage_of(folder: Path, wanted: str) -> str:
     """The checkpoint that the card is of. Raises UserError where there is none."""
-    there = [n for n in read_results(folder) if (folder / n / "config.json").is_file()]
+    there = checkpoints_of(folder)
     if not there:
         raise UserError(f"{folder} has no measured checkpoint yet: let its run go on")
     if wanted and wanted not in there:
@@ -110,17 +111,10 @@ def results_rows(results: dict[str, dict]) -> list[list[str]]:
     return rows
 
 
-def last_line_of(metrics: list[dict], stage: str) -> dict:
-    """The metrics' last line of a stage: what was sampled up to its end."""
-    phase = PHASE_OF.get(stage, stage)
-    lines = [line for line in metrics if line["phase"].split(" ")[0] == phase]
-    return (lines or metrics)[-1]
-
-
 def card_of(folder: Path, stage: str, licence: str) -> str:
     """The card, as Markdown."""
     saved, results, metrics = read_options(folder), read_results(folder), read_metrics(folder)
-    measured, last = results[stage], last_line_of(metrics, stage)
+    measured, last = results[stage], lines_of_stage(metrics, stage)[-1]
     name = f"{Path(saved['model']).name}, {saved['method']}, stage {stage}"
     where = "with nothing around it" if saved.get("unsafe_exec") else "in a sandbox"
     code = f"`--task code` ran what it wrote {where}. " if saved["task"] == "code" else ""

@@ -441,7 +441,7 @@ def keep_content(out: Path, cfg: sdzero.Config) -> None:
     for file in sorted(kit.rows.files_of(cfg.data)) if cfg.data else ():
         content[f"--data, {file.name}"] = kit.loading.size_and_hash(file, file.stat().st_size)
     saved = ownership.marker["content"]
-    changed = [what for what in {**saved, **content} if saved.get(what) != content.get(what)]
+    changed = kit.files.differing(saved, content)
     if saved and changed:
         raise UserError(
             f"{out} holds a comparison of runs on other content; what changed: "

@@ -29,7 +29,7 @@ from kit.options import option, parse_options
 from kit.questions import column_addition
 from kit.tables import table
 from studies.localise import config_of
-from studies.runs import is_run, read_results
+from studies.runs import checkpoints_of, is_run
 from studies.statistics import bootstrapped, first_difference, mean_cell, over_runs
 
 WAYS = ("alone", "to copy", "to know")
@@ -58,26 +58,24 @@ def with_a_slip(a: int, b: int, place: int, by: int) -> str:
     return column_addition(a, b, column)
 
 
-def facts_of(question: dict, digits: int, rng: random.Random) -> list[dict]:
-    """For each column of a question: its right answer, and first answers that are wrong here, and
-    in another column."""
+def slips_of(question: dict, digits: int, rng: random.Random) -> list[tuple[str, str]]:
+    """For each column of a question: first answers that are wrong here, and in another column."""
     a, b = map(int, re.findall(r"\d+", question["prompt"])[:2])
-    facts = []
+    slips = []
     for place in range(digits):
         other = rng.choice([p for p in range(digits) if p != place])
-        slips = [with_a_slip(a, b, p, rng.randint(1, 9)) for p in (place, other)]
-        facts.append({"right": column_addition(a, b), "here": slips[0], "elsewhere": slips[1]})
-    return facts
+        slips.append(tuple(with_a_slip(a, b, p, rng.randint(1, 9)) for p in (place, other)))
+    return slips
 
 
-def asked_for(run, question: dict, fact: dict) -> list[tuple[list, list]]:
+def asked_for(run, question: dict, slips: tuple[str, str]) -> list[tuple[list, list]]:
     """(context, y* up to the token that is asked for), in each of WAYS."""
 
     def ids_of(text):
         return run.tokenizer.encode(text, add_special_tokens=False)
 
     context = sdzero.chat_ids(run.tokenizer, question["prompt"])
-    right, here, elsewhere = (ids_of(fact[name]) for name in ("right", "here", "elsewhere"))
+    right, here, elsewhere = map(ids_of, (question["demonstration"], *slips))
     response = right[: first_difference(right, here) + 1]
     firsts = [y + [run.end_ids[-1]] for y in (elsewhere, here)]
     contexts = [context, *(sdzero.reviser_ids(run, context, y, 0.0) for y in firsts)]
@@ -105,8 +103,8 @@ def probabilities(run, model, asked: list[tuple[list, list]]) -> list[float]:
 def shares_of(run, model, questions: list[dict]) -> dict:
     """{way: the mean probability, way_ci: its 95 % interval over questions}."""
     rng = random.Random("copied")
-    facts = [facts_of(q, run.cfg.digits, rng) for q in questions]
-    asked = [asked_for(run, q, fact) for q, of_it in zip(questions, facts) for fact in of_it]
+    slips = [slips_of(q, run.cfg.digits, rng) for q in questions]
+    asked = [asked_for(run, q, pair) for q, of_it in zip(questions, slips) for pair in of_it]
     shares = {}
     for way, pairs in zip(WAYS, zip(*asked)):
         found = torch.tensor(probabilities(run, model, pairs)).view(len(questions), -1)
@@ -125,11 +123,10 @@ def copied(folder: Path, given: dict) -> dict[str, dict]:
         raise UserError(
             f"{folder}: columns are known of --task arith alone, of two --digits or more"
         )
-    stages = [name for name in read_results(folder) if (folder / name / "config.json").is_file()]
     questions = kit.questions.load_questions(cfg)
     tokenizer = kit.loading.load_tokenizer(cfg)
     found = {}
-    for name in ("base", *stages):
+    for name in ("base", *checkpoints_of(folder)):
         place = cfg.model if name == "base" else str(folder / name)
         of_stage = replace(cfg, model=place)
         run, model = sdzero.prepare(of_stage, tokenizer, None, questions, trains=False)

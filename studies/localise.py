@@ -30,7 +30,7 @@ from kit.options import option, parse_options
 from kit.questions import question_in
 from kit.seeds import derived_seed
 from kit.tables import mean, rate, table
-from studies.runs import measuring_options, only_run_of, read_options, read_results
+from studies.runs import checkpoints_of, measuring_options, only_run_of, read_options
 from studies.statistics import buckets, first_difference, top_share
 
 KINDS = {"wrong": 0.0, "right": 1.0}  # of answers: their rewards
@@ -173,8 +173,7 @@ def config_of(folder: Path, given: dict, cls=LocaliseConfig):
 
 def students_of(folder: Path, cfg: LocaliseConfig) -> dict[str, str]:
     """{name: checkpoint} of those whose answers are looked at. Raises UserError."""
-    stages = [name for name in read_results(folder) if (folder / name / "config.json").is_file()]
-    there = {"base": cfg.model, **{name: str(folder / name) for name in stages}}
+    there = {"base": cfg.model, **{name: str(folder / name) for name in checkpoints_of(folder)}}
     wanted = [name.strip() for name in cfg.students.split(",")] if cfg.students else list(there)
     for name in wanted:
         if name not in there:

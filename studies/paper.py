@@ -21,9 +21,9 @@ from kit.presets import ALIASES
 from kit.tables import mean, table
 from studies import paper_tables as paper
 from studies.runs import (
-    PHASE_OF,
     family_of,
     is_run,
+    lines_of_stage,
     read_metrics,
     read_options,
     read_results,
@@ -155,22 +155,21 @@ def spent_by(entry: Entry, apart: bool) -> tuple[float, ...]:
     """(samples, epochs, sampled tokens, trained tokens) up to the end of a stage; of its own phase
     alone where `apart`."""
     metrics = read_metrics(entry.folder)
-    phase = PHASE_OF.get(entry.stage, entry.stage)
-    steps = [step for step in metrics if step["phase"].split(" ")[0] == phase] or metrics
+    steps = lines_of_stage(metrics, entry.stage)
     last, before = steps[-1], metrics[max(0, metrics.index(steps[0]) - 1)]
     keys = ("samples", "tokens", "trained")
     totals = [last.get(key, 0) - (before.get(key, 0) if apart else 0) for key in keys]
-    return totals[0], epochs_of(entry, phase, totals[0]), *totals[1:]
+    return totals[0], epochs_of(entry, totals[0]), *totals[1:]
 
 
-def epochs_of(entry: Entry, phase: str, samples: int) -> float:
+def epochs_of(entry: Entry, samples: int) -> float:
     """Passes over the questions, or over the kept records or answers that are trained on."""
-    options = entry.options
-    if phase in ("grpo", "sdft"):
-        at_once = options["group"] if phase == "grpo" else 1
+    options, stage = entry.options, entry.stage
+    if stage in ("grpo", "sdft"):
+        at_once = options["group"] if stage == "grpo" else 1
         return samples / max(1, at_once * (options["srt_questions"] + options["distil_questions"]))
-    names = {"srt": "srt_epochs", "distil": "distil_epochs"}
-    return options.get(names.get(phase, "epochs"), 1)
+    names = {"srt": "srt_epochs", "sdzero": "distil_epochs"}
+    return options.get(names.get(stage, "epochs"), 1)
 
 
 def revision_rows(entries: list[Entry], rows: tuple) -> list:
@@ -196,11 +195,8 @@ def mean_of(results: list[dict], key: str, scale: float) -> float | None:
 
 def grpo_name(entry: Entry) -> str:
     """What Table 10 calls a run of GRPO: answers a question, and epochs over the questions."""
-    options = entry.options
-    questions = options["srt_questions"] + options["distil_questions"]
-    samples = read_metrics(entry.folder)[-1]["samples"]
-    epochs = round(2 * samples / max(1, questions * options["group"])) / 2
-    return f"GRPO, {options['group']} samples, {epochs:g} epoch"
+    epochs = epochs_of(entry, read_metrics(entry.folder)[-1]["samples"])
+    return f"GRPO, {entry.options['group']} samples, {round(2 * epochs) / 2:g} epoch"
 
 
 def with_variants(entries: list[Entry]) -> list[Entry]:

@@ -146,6 +146,17 @@ def only_run_of(folders: list[str], verb: str) -> Path:
     return folder
 
 
+def lines_of_stage(metrics: list[dict], stage: str) -> list[dict]:
+    """The metrics' lines of a stage; all of them where it has none of its own."""
+    phase = PHASE_OF.get(stage, stage)
+    return [line for line in metrics if line["phase"].split(" ")[0] == phase] or metrics
+
+
+def checkpoints_of(folder: Path) -> list[str]:
+    """The names of a run's measured checkpoints, in the order in which they were made."""
+    return [name for name in read_results(folder) if (folder / name / "config.json").is_file()]
+
+
 # --------------------------------------------------------------------------------------------------
 # Which row of the paper's tables a checkpoint is
 # --------------------------------------------------------------------------------------------------

@@ -198,11 +198,13 @@ def is_of(trial: Trial, options: dict, search: dict) -> bool:
 
 
 def write_line(file: Path, trial: Trial, options: dict, result: dict) -> None:
-    text = file.read_text() if file.is_file() else ""
-    with file.open("a") as f:
-        if text and not text.endswith("\n"):  # a kill cut that line off
-            f.write("\n")
-        f.write(json.dumps({**trial._asdict(), "options": options, "result": result}) + "\n")
+    line = json.dumps({**trial._asdict(), "options": options, "result": result}) + "\n"
+    with file.open("a+b") as f:
+        if size := f.tell():
+            f.seek(size - 1)
+            if f.read() != b"\n":  # a kill cut that line off
+                f.write(b"\n")
+        f.write(line.encode())
 
 
 def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, dict]:

@@ -181,8 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     def work():
         cfg = make_variant_config(**parse_options(argv, VariantConfig, __doc__))
         if cfg.plan:
-            counts = kit.budget.responses_of(cfg, cfg.srt_questions, cfg.distil_questions)
-            print(kit.plan_page.plan(cfg, counts))
+            print(kit.plan_page.plan(cfg))
             return
         kit.ranks.start(cfg.device)
         sdzero.train(cfg, stages_of(cfg))
