@@ -15,6 +15,7 @@ far SD-Zero leads each row, paired by seed. Writes OUT/results.json and OUT/curv
 OUT/ablations.json, and OUT/page.html, with all of it and the runs.
 """
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -438,8 +439,10 @@ def keep_content(out: Path, cfg: sdzero.Config) -> None:
     it is not what it was: finished runs are not measured again, and would stand beside others."""
     ownership = kit.ownership.Ownership(out)
     content = {**kit.rewards.fingerprint(cfg), **kit.loading.weights_fingerprint(cfg.model)}
-    for file in sorted(kit.rows.files_of(cfg.data)) if cfg.data else ():
-        content[f"--data, {file.name}"] = kit.loading.size_and_hash(file, file.stat().st_size)
+    for file in kit.rows.files_of(cfg.data) if cfg.data else ():
+        name = file.name if file == Path(cfg.data) else file.relative_to(cfg.data)
+        with file.open("rb") as f:
+            content[f"--data, {name}"] = hashlib.file_digest(f, "sha256").hexdigest()[:16]
     saved = ownership.marker["content"]
     changed = kit.files.differing(saved, content)
     if saved and changed:

@@ -13,6 +13,7 @@ import baselines
 import eval as evaluation
 import kit
 import sdzero
+from kit.errors import UserError
 from kit.options import parse_options
 from studies import compare, programs
 from studies.statistics import over_runs
@@ -172,6 +173,18 @@ def test_finished_runs_on_other_content_are_not_shown_again(tmp_path, capsys, st
     said = message_of(capsys, evaluation.main, "compare", "--out", out, "--jobs", 1, *FAST, *words)
     assert f"other content; what changed: {what}. " in said
     assert snapshot(out / "runs") == before and len(started) == 1
+
+
+def test_two_shards_of_one_name_are_told_apart(tmp_path, checkpoint):
+    for part in ("a", "b"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        write_lines(tmp_path / "data" / part / "q.jsonl", [addition(10, 20)])
+    cfg = sdzero.make_config(model=checkpoint, data=str(tmp_path / "data"))
+    compare.keep_content(tmp_path / "out", cfg)
+    compare.keep_content(tmp_path / "out", cfg)
+    write_lines(tmp_path / "data" / "a" / "q.jsonl", [addition(11, 20)])
+    with pytest.raises(UserError, match="what changed: --data, a.q.jsonl. "):
+        compare.keep_content(tmp_path / "out", cfg)
 
 
 def test_a_row_that_took_less_than_its_budget_is_named():
