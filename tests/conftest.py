@@ -21,9 +21,9 @@ gc.set_threshold(100_000, 50, 100)
 
 # Files that take longest are begun first: with two workers (-n 2 --dist loadfile) a long one that
 # is begun last leaves the other worker idle.
-LONG = """test_end_to_end test_sandbox test_ranks test_memory_plan test_house test_resume
-    test_compare test_notebooks test_benchmarks test_localise_and_evolve test_readme
-    test_code_rewards test_loading test_ownership test_baselines""".split()
+LONG = """test_end_to_end test_sandbox test_compare test_bench_commands test_resume
+    test_code_rewards test_math_rewards test_memory_plan test_loading test_baselines test_lora
+    test_localise_and_evolve test_ownership test_ranks test_house test_notebooks""".split()
 
 
 def pytest_configure(config):

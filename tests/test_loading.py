@@ -106,6 +106,10 @@ def test_a_gguf_file_that_was_cut_off_is_named(tmp_path, monkeypatch, capsys):
 # --------------------------------------------------------------------------------------------------
 # Presets
 # --------------------------------------------------------------------------------------------------
+def test_the_embedded_model_is_small_enough_to_be_part_of_a_repository():
+    assert sum(file.stat().st_size for file in (HERE / "tiny").iterdir()) < 5e6
+
+
 def test_a_small_checkpoint_of_another_family_has_the_papers_settings(checkpoint):
     size = sum(os.path.getsize(os.path.join(checkpoint, f)) for f in os.listdir(checkpoint))
     assert size < 5e6 and not is_tiny(checkpoint) and not is_tiny("Qwen/Qwen3-4B")
