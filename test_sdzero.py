@@ -491,12 +491,10 @@ def test_the_embedded_model_end_to_end(tmp_path):
     assert sdzero.main([*command, "--out", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results) == ["base", "srt", "sdzero"]
-    base = results["base"]
-    assert base["truncated"] < 0.3 and 0 < base["accuracy"] < 0.7  # 40 samples: wide bounds
+    assert results["base"]["truncated"] < 0.3 and 0 < results["base"]["accuracy"] < 0.7  # of 40
     metrics = lines_of(tmp_path / "run" / "metrics.jsonl")
     assert metrics[-1]["samples"] == 240
     assert {m["phase"] for m in metrics} == {"init", "revise", "srt", "distil"}
     assert all(math.isfinite(m["loss"]) and m["loss"] >= 0 for m in metrics if "loss" in m)
     records = lines_of(tmp_path / "run" / "revisions.jsonl")
-    assert any(r["kept"] for r in records)
-    assert all(r["kept"] == (r["why"] == "verified") for r in records)
+    assert {(r["kept"], r["why"] == "verified") for r in records} == {(True, True), (False, False)}
