@@ -17,7 +17,7 @@ from typing import Literal
 import kit
 from kit.errors import DeadEnd, UserError, exit_code
 from kit.late import F, torch
-from kit.options import as_flags, flag_of, option, parse_options
+from kit.options import flag_of, flags_line, option, parse_options
 from kit.presets import adapter_factor, recipe_of
 from kit.recipes import following
 from kit.seeds import derived_seed, shuffled
@@ -441,7 +441,7 @@ def main(argv: list[str] | None = None) -> int:
             words = ["--method", *words]
         shown = {f.name for f in fields(BaselineConfig)} - NOT_HERE
         epilog = "\n".join(
-            f"the embedded model's own defaults, {name}: {' '.join(as_flags(values))}"
+            f"the embedded model's own defaults, {name}: {flags_line(values)}"
             for name, values in TINY.items()
         )
         given = parse_options(words, BaselineConfig, __doc__, shown, epilog)

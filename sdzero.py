@@ -8,12 +8,13 @@ reward r, and writes a better answer.
   Phase 1, self-revision training (SRT).  Sample y_init, grade it, let the model revise it, keep the
     tuples whose revision is verified, and fine-tune on
     L_SRT = -log pi(y_revised | x, y_init, P_r)  -  log pi([y_init, P_r, y_revised] | x).
-  Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student,
-    grade it, and pull the student's next-token distributions to the teacher's over the same y,
-    which the teacher gives after it has read all of y and its verdict:
+  Phase 2, on-policy self-distillation.  Freeze a copy as the teacher. Sample y from the student and
+    grade it. Both then say of each token of y what else might stand there, the teacher after it has
+    read all of y and its verdict: phase 1 has taught it to keep a right y and to leave a wrong one.
+    Pull the student's distributions to the teacher's:
     sum_t KL( student(.|x, y_<t)  ||  teacher(.|x, y, P_r, y_<t) ).
     From time to time the teacher may be set to the student (--sync-every).
-  (Averaged over responses; --reduction mean averages over all tokens of a batch instead.)
+  (Both averaged over responses; --reduction mean averages over all tokens of a batch instead.)
 
     python sdzero.py                                              # embedded tiny model, on a CPU
     python sdzero.py --model Qwen/Qwen3-4B-Instruct --task math   # a real model, one GPU
@@ -49,9 +50,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 import kit
-from kit.errors import DeadEnd, UserError
+from kit.errors import DeadEnd
 from kit.late import F, torch
-from kit.options import as_flags, check_ranges, option, parse_options
+from kit.options import check_ranges, flags_line, option, parse_options
 from kit.presets import TINY, recipe_of, recipe_of_run
 from kit.schedules import Schedule, warmup_and_cosine
 from kit.seeds import derived_seed, permutation, shuffled
@@ -78,14 +79,14 @@ class Config:
     recipe: Literal["paper", "authors", "tiny"] = option(
         "paper", "whose settings: the paper's, its authors' code's, or the embedded model's own"
     )
-    scale: float = option(1.0, "times all counts of questions, records and steps", above=0, most=10)
+    scale: float = option(1.0, "multiplies counts: questions, records, steps", above=0, most=10)
     out: str = option("", "run folder, where the same command goes on; empty: out/MODEL-TASK-SEED")
     fresh: bool = option(False, "discard the run that the run folder holds")
     save_every: int = option(20, "steps between saved states: what a kill can cost", least=1)
     save_minutes: float = option(20, "minutes between them, where that is earlier", above=0)
     track: Literal["tensorboard", "wandb", "trackio", None] = option(None, "metrics go there too")
     seed: int = option(0, "seeds the questions' order, every sample and every shuffle", least=0)
-    samples: int = option(0, "budget of responses for training; 0: none", least=0)
+    samples: int = option(0, "budget of responses for training; 0: no limit", least=0)
     device: str = option("auto", "auto (cuda or cpu), cpu, cuda or mps")
     chat_template: str = option(
         "", "for a base model: 'plain' (Question:/Answer:), or a file with a Jinja template"
@@ -169,7 +170,7 @@ class Config:
     )
 
     divergence: Literal["reverse", "forward", "mixed"] = option(
-        "reverse", "KL(student || teacher) (Eq. 4), its reverse, or half of each", heading="phase 2"
+        "reverse", "KL(student||teacher), Eq. 4; the other way round; half each", heading="phase 2"
     )
     top_k: int = option(0, "the teacher's likeliest tokens alone, renormalised; 0: all", least=0)
     distil_epochs: int = option(1, "epochs over the questions", least=1)
@@ -178,7 +179,7 @@ class Config:
     distil_lr: float = option(5e-6, "constant but for warm-up and --decay", above=0, most=1)
     warmup_steps: int = option(20, "steps of linear warm-up, in each round", least=0)
     decay: float = option(
-        0.0, "share of each round, at its end, in which its rate falls to 0", least=0, most=1
+        0.0, "share of each round, at its end, in which the rate falls to 0", least=0, most=1
     )
     distil_weight_decay: float = option(0.01, "AdamW's weight decay", least=0, most=1)
     distil_beta2: float = option(0.95, "AdamW's second beta", above=0, most=0.9999)
@@ -231,8 +232,7 @@ def make_config(cls=Config, /, **given) -> Config:
     kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
-    if cfg.method == "sdzero" and cfg.rounds > (steps := kit.budget.distil_steps(cfg)):
-        raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")
+    kit.budget.check_rounds(cfg, distil_questions)
     return cfg
 
 
@@ -255,7 +255,7 @@ def control_phrases(cfg: Config, model_type: str) -> Phrases:
 
 
 def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
-    """The ids that "\\n\\n" + P_r + "\\n\\n" has inside a text: alone it may have others."""
+    """The ids that "\\n\\n" + P_r + "\\n\\n" has inside a text: alone it may be split otherwise."""
     delimited = [f"\n\n{text}\n\n" for text in phrases]
     return Phrases(*(kit.tokens.ids_in_running_text(tokenizer, text) for text in delimited))
 
@@ -263,7 +263,7 @@ def phrase_ids(tokenizer, phrases: Phrases) -> Phrases:
 def chat_ids(tokenizer, prompt) -> list[int]:
     """chat(x): the ids of the user's turn, or of several turns, up to where a response begins."""
     messages = kit.questions.as_turns(prompt)  # [{"role": "user", "content": prompt}]
-    how = {"add_generation_prompt": True, "return_dict": False, "enable_thinking": False}
+    how = {"add_generation_prompt": True, **kit.tokens.template_values(tokenizer)}
     return list(tokenizer.apply_chat_template(messages, **how))
 
 
@@ -319,7 +319,7 @@ def in_phase(run: Run, phase: str) -> Run:
     """The run with the sampling settings of phase "distil" or "eval", where it has its own."""
     cfg, names = run.cfg, ("temperature", "top_p", "max_tokens")
     own = {name: getattr(cfg, f"{phase}_{name}") or getattr(cfg, name) for name in names}
-    # settled before those change: an evaluation between two steps of phase 2 keeps to them
+    # settled now: an evaluation between two steps of phase 2 falls back on these, not on phase 2's
     own |= {f"eval_{name}": getattr(cfg, f"eval_{name}") or getattr(cfg, name) for name in names}
     return replace(run, cfg=replace(cfg, **own))
 
@@ -375,7 +375,7 @@ def make_grader(cfg: Config):
 def grade(run: Run, questions: list, contexts: list, responses: list) -> list[dict]:
     """The reward check (Sec. 2): r(y, a) = 1 if the final answer of y is a, else 0 -> samples.
 
-    A response that was cut off is wrong, whatever it says so far. No response is empty.
+    A response that was cut off is wrong, whatever it says (but for --flip-reward); none is empty.
     """
     samples = [
         {
@@ -391,7 +391,8 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 
     def rewards_of(some):
         texts = [sample["text"] for sample in some]
-        return run.grader.grade(texts, kit.rewards.references(run.grader, some))
+        rewards = run.grader.grade(texts, kit.rewards.references(run.grader, some))
+        return kit.rewards.checked(rewards, some)
 
     finished = [sample for sample in samples if sample["finished"]]
     with kit.sampling.counted_timeouts(run):
@@ -407,7 +408,7 @@ def grade(run: Run, questions: list, contexts: list, responses: list) -> list[di
 # --------------------------------------------------------------------------------------------------
 # Losses. Each divergence is a function of logits (n, V), at least fp32: one value per token (n,).
 # kit.losses.token_loss makes the logits of N tokens from hidden states, chunk by chunk (slices of
-# the N), and takes a chunk's gradient before the next one: they are never whole in memory.
+# the N), and differentiates each chunk's before it makes the next: (N, V) is never in memory.
 # --------------------------------------------------------------------------------------------------
 def kl(p_logits, q_logits):
     """KL(p || q) = sum_v p(v) (log p(v) - log q(v)) in nats, over the whole vocabulary, at
@@ -587,7 +588,7 @@ def record_of(run: Run, first: dict, revised: dict, why: str) -> dict:
     """A line of revisions.jsonl; D_revision are the records whose revision was kept (Sec. 2.1)."""
     return {
         "prompt": first["question"]["prompt"],
-        "answer": first["question"]["answer"],
+        "answer": first["question"].get("answer"),
         "why": why,
         "kept": why == "verified" or (why != "duplicate" and not run.cfg.filtered),
         "init_reward": first["reward"],
@@ -744,8 +745,8 @@ def rows_of_each(records: list[dict], cfg: Config) -> list[list[Row]]:
     if not fitting:
         raise DeadEnd(
             f"no row is left to train on: of {len(records)} kept revisions, {too_long} rows are "
-            f"longer than --srt-sequence, and --l-generation {cfg.l_generation} may ask for wrong "
-            "first answers that there are not"
+            f"longer than --srt-sequence {cfg.srt_sequence}, and the rest has nothing that is "
+            "trained on (--l-generation wrong takes wrong first answers alone)"
         )
     return fitting
 
@@ -828,16 +829,17 @@ def on_policy(run: Run, student, teacher, questions: list[dict], schedule, backw
         run.folder.log(phase, step, **stats)
 
 
-def distil(run: Run, student, loss=None) -> None:
+def distil(run: Run, student, add_gradient=None) -> None:
     """Phase 2: the student at chat(x) imitates the reviser, which has read chat(x) + y + P_r. A
-    loss that is no divergence stands in backward_kl's place, with its arguments."""
-    run, cfg = in_phase(run, "distil"), run.cfg
+    loss that is no divergence comes as add_gradient, in backward_kl's place."""
+    cfg = run.cfg
+    run = in_phase(run, "distil")
     teacher = frozen_copy(student, cfg.offload)
     n = cfg.distil_epochs * len(run.questions["distil"])
     questions = shuffled(run.questions["distil"], n, cfg.seed, "distil")
     schedule = Schedule(
         "distil",
-        steps=kit.budget.distil_steps(replace(cfg, distil_questions=len(run.questions["distil"]))),
+        steps=kit.budget.distil_steps(cfg, len(run.questions["distil"])),
         batch=cfg.distil_batch,
         lr_peak=cfg.distil_lr,
         warmup=cfg.warmup_steps,
@@ -851,7 +853,7 @@ def distil(run: Run, student, loss=None) -> None:
     def backward(samples):
         for sample, context in zip(samples, reviser_contexts(run, samples)):
             sample["teacher_context"] = context
-        return (loss or backward_kl)(run, student, teacher, samples)
+        return (add_gradient or backward_kl)(run, student, teacher, samples)
 
     on_policy(run, student, teacher, questions, schedule, backward)
 
@@ -944,6 +946,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     kit.ownership.refuse_data_folder(cfg.out, cfg.data)
     kit.run_folder.check_options(cfg, options)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
+    kit.budget.check_rounds(cfg, len(questions["distil"]))  # a file may have fewer than asked for
     kit.loading.check_prompts(tokenizer, sum(questions.values(), []), cfg.model)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)
@@ -1011,7 +1014,7 @@ def introduce(run: Run, model) -> None:
         f"rollouts by {kit.sampling.engine(model)}; run folder {folder.path}"
     )
     kept = {k: v for k, v in recipe_of_run(cfg).items() if getattr(cfg, k) == v}
-    print(f"by --recipe {cfg.recipe}: " + " ".join(as_flags(kept)))
+    print(f"by --recipe {cfg.recipe}: " + flags_line(kept))
     print("questions: " + ", ".join(f"{name} {len(qs)}" for name, qs in run.questions.items()))
     if used := kit.budget.use_of_samples(cfg, run.questions):
         print(used)
@@ -1031,7 +1034,7 @@ def show(title: str, text: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     def work():
         about = __doc__.partition("Read from top")[0]  # of this file's docstring
-        epilog = "the embedded model's own defaults: " + " ".join(as_flags(TINY))
+        epilog = "the embedded model's own defaults: " + flags_line(TINY)
         cfg = make_config(**parse_options(argv, Config, about, epilog=epilog))
         if cfg.plan:
             print(kit.plan_page.plan(cfg))

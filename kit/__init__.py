@@ -1,4 +1,5 @@
-"""The machine room: what makes a run robust and fast. Nothing here knows the method.
+"""The machine room: what makes a run robust and fast, and what surrounds the method: its options'
+sums, its data. No equation of the paper stands here alone.
 
     errors       UserError: what the user can mend, said in one line
     late         torch, imported when it is first used
@@ -28,7 +29,7 @@
     sampling     batches, out of memory, the journal of rollouts
     prefixes     what many rows begin with, computed once
     continuous   continuous batching on a GPU, and what it does wrong beside training
-    tokens       ids and texts of tokens
+    tokens       ids and texts of tokens, and what chat templates are given
     selection    which revisions are trained on where there are too many
     trimming     cleaning of what phase 1 sampled
     losses       per-token losses in chunks, the fast KL, passes that fit in memory

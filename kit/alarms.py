@@ -4,6 +4,7 @@ import re
 
 from kit.options import flag_of
 from kit.presets import RATES, recipe_of_run
+from kit.tokens import template_values
 
 WINDOW = 20  # steps
 ONE_SIDED = 0.02  # of rewards: at most so many right, or wrong
@@ -127,7 +128,7 @@ class Alarms:
 
     def look_at_template(self, tokenizer, cfg) -> None:
         """Does a chat template drop --system, or have the model think?"""
-        how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        how = {"tokenize": False, "add_generation_prompt": True, **template_values(tokenizer)}
         messages = [{"role": "user", "content": "1+1?"}]
         if cfg.system:
             messages.insert(0, {"role": "system", "content": cfg.system})

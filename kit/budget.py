@@ -101,7 +101,14 @@ def kept_at_most(cfg, revisions: int) -> int:
     return min(revisions, cfg.srt_records or revisions)
 
 
-def distil_steps(cfg) -> int:
-    """Optimiser steps of phase 2."""
-    steps = math.ceil(cfg.distil_questions * cfg.distil_epochs / cfg.distil_batch)
+def distil_steps(cfg, questions: int) -> int:
+    """Optimiser steps of phase 2, with so many questions."""
+    steps = math.ceil(questions * cfg.distil_epochs / cfg.distil_batch)
     return min(steps, cfg.distil_steps or steps)
+
+
+def check_rounds(cfg, questions: int) -> None:
+    """Raise UserError where phase 2, with so many questions, has fewer steps than rounds."""
+    steps = distil_steps(cfg, questions)
+    if cfg.method == "sdzero" and cfg.rounds > steps:
+        raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")

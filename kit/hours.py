@@ -54,7 +54,8 @@ def evaluations(cfg) -> int:
     stages = 1 + len(memory_plan.phases_of(cfg))
     if cfg.method != "sdzero":
         return stages
-    between = (budget.distil_steps(cfg) - 1) // cfg.eval_every if cfg.eval_every else 0
+    steps = budget.distil_steps(cfg, cfg.distil_questions)
+    between = (steps - 1) // cfg.eval_every if cfg.eval_every else 0
     return stages + cfg.rounds - 1 + between
 
 

@@ -18,6 +18,7 @@ from kit.hub import require_hub
 from kit.losses import head_of, logits_of, trim_heap
 from kit.low_bits import split_weights
 from kit.presets import ALIASES, is_tiny
+from kit.tokens import template_values
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}{{ {'user': 'Question: ', 'assistant': 'Answer: ', 'system': ''}"
@@ -85,7 +86,8 @@ def load_tokenizer(cfg):
         )
     trial = [{"role": "user", "content": "1+1?"}]
     why = refusal(tokenizer, trial)
-    if not why and trial[0]["content"] not in tokenizer.apply_chat_template(trial, tokenize=False):
+    how = {"tokenize": False, **template_values(tokenizer)}
+    if not why and trial[0]["content"] not in tokenizer.apply_chat_template(trial, **how):
         why = "it leaves the question out"
     if why:
         raise UserError(f"the chat template {whose} cannot be used: {why}")
@@ -127,7 +129,7 @@ def plain_template(tokenizer) -> str:
 
 def refusal(tokenizer, messages: list[dict]) -> str | None:
     """Why the chat template cannot write these messages down, in one line; None if it can."""
-    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    how = {"tokenize": False, "add_generation_prompt": True, **template_values(tokenizer)}
     try:
         tokenizer.apply_chat_template(messages, **how)
         return None

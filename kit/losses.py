@@ -94,6 +94,11 @@ class TokenLoss(torch.autograd.Function):
             with torch.enable_grad():
                 leaf = raw.to(precise).requires_grad_(need_h or need_w)
                 losses = loss_fn(finish(leaf), rows)  # (n,)
+            if losses.shape != (len(raw),):
+                raise ValueError(
+                    f"a loss gives one value per token, of shape {(len(raw),)}, summed by nobody "
+                    f"but this; it gave {tuple(losses.shape)}"
+                )
             per_token[rows] = losses.detach()
             if need_h or need_w:
                 del raw

@@ -7,6 +7,7 @@ import argparse
 import difflib
 import math
 import os
+import shlex
 import shutil
 import textwrap
 from dataclasses import field, fields
@@ -50,6 +51,11 @@ def as_flags(options: dict) -> list[str]:
         else:
             words += [flag_of(name), str(value)]
     return words
+
+
+def flags_line(options: dict) -> str:
+    """as_flags() as a shell reads them."""
+    return shlex.join(as_flags(options))
 
 
 def check_ranges(config) -> None:

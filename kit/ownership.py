@@ -6,14 +6,17 @@ overwritten, moved or removed.
 """
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.files import file_size, read_json, write_json
+from kit.files import differing, file_size, read_json, write_json
 from kit.presets import ALIASES
 
 MARKER = "run.json"
+HOME = Path(__file__).parent.parent
+CODE = [HOME / "sdzero.py", HOME / "baselines.py"]
 
 
 class Ownership:
@@ -44,7 +47,7 @@ class Ownership:
         good = isinstance(marker, dict) and isinstance(marker.get("files"), list)
         for name in marker["files"] if good else ():
             good = good and isinstance(name, str) and not Path(name).is_absolute()
-            good = good and ".." not in Path(name).parts
+            good = good and Path(name).parts and ".." not in Path(name).parts
         if not good:
             raise UserError(f"{self.path / MARKER} was not written by a run: give another --out")
         return marker
@@ -83,19 +86,69 @@ class Ownership:
         self.write_marker()
 
     def remove(self, *names: str) -> None:
-        """Remove these files of the run's, and the folders that are empty then."""
+        """Remove these files of the run's, and the folders that are empty then. Behind a link that
+        stands in a folder's place they are somebody else's, whatever their names."""
         for name in names:
+            if any((self.path / folder).is_symlink() for folder in Path(name).parents[:-1]):
+                continue
             with contextlib.suppress(FileNotFoundError):
                 (self.path / name).unlink()
         for folder in {parent for name in names for parent in Path(name).parents} - {Path(".")}:
             with contextlib.suppress(OSError):  # there is something of somebody else's in it
                 (self.path / folder).rmdir()
 
+    def tell_of_changed_code(self) -> None:
+        """Code is no part of what a run is, or a comment would end it; but whoever has changed a
+        loss should know that what is done stays as it was."""
+        began = self.marker.get("code", {})
+        if changed := differing(began, code_now()) if began else []:
+            print(
+                f"note: {' and '.join(changed)} changed since the run in {self.path} began; what "
+                "it has done stays as it was (--fresh does it anew)"
+            )
+
     def inside(self, folder: str) -> list[str]:
         return [name for name in self.marker["files"] if Path(name).parts[0] == folder]
 
     def forget(self, *names: str) -> None:
         self.marker["files"] = [name for name in self.marker["files"] if name not in names]
+
+
+def code_now() -> dict[str, str]:
+    """{file: hash} of the method's own files."""
+    files = [file for file in CODE if file.is_file()]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
+
+
+def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
+    """Raise UserError, naming each difference, where the marker is of a run with other options, or
+    on other content: its old answers would be trained on new questions."""
+    saved = marker["options"]
+    changed = [
+        f"{name} {saved.get(name)!r} (now {value!r})"
+        for name, value in options.items()
+        if saved.get(name) != value and name != "out"  # the folder may have been moved
+    ]
+    if changed:
+        raise UserError(
+            f"{path} holds a run with other options: {', '.join(changed)}. Give those, another "
+            "--out, or --fresh to discard it"
+        )
+    saved = marker.get("content", {})
+    if changed := differing(saved, content):
+        raise UserError(
+            f"{path} holds a run on other content; what changed: {'; '.join(changed)}. Bring that "
+            "back, give another --out, or --fresh to discard the run"
+        )
+
+
+def refuse_study(ownership: Ownership, options: dict) -> None:
+    """Raise UserError where the folder is a study's, whose results a run would discard."""
+    saved = ownership.marker["options"]
+    if saved and not set(saved) & set(options):
+        raise UserError(
+            f"{ownership.path} does not hold a run, but what a study wrote: give another --out"
+        )
 
 
 def own(folder: Path, *names: str) -> None:

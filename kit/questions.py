@@ -5,7 +5,8 @@ code; numbers and target for --task countdown), where there is a worked solution
 (text), and where it is not generated "id", what its data set calls it, or its line.
 
 A new task is one function here that returns a list of questions, one line in load_questions, and
-one word in sdzero.Config.task; its rewards live in verify.py.
+one word in sdzero.Config.task. It is graded as mathematics; if it is something else, --reward or
+sdzero.make_grader says how.
 """
 
 import functools
@@ -135,12 +136,22 @@ def mixed(questions: list[dict]) -> list[dict]:
 
 
 def once_each(questions: list[dict]) -> list[dict]:
-    """The different ones among the questions; says how many were repeated."""
-    # the same question with two answers would straddle two sets
-    different = list({json.dumps(q["prompt"]): q for q in questions}.values())
+    """The different ones among the questions; says how many were repeated, and how often one came
+    back with another answer."""
+    different, contradictions = {}, []
+    for question in questions:
+        key = json.dumps(question["prompt"])  # with two answers it would straddle two sets
+        earlier = different.get(key, question)
+        if earlier.get("answer") != question.get("answer"):
+            contradictions.append(question["prompt"])
+        different[key] = question
     if len(different) < len(questions):
-        print(f"{len(questions) - len(different)} repeated questions left out")
-    return different
+        told = f"{len(questions) - len(different)} repeated questions left out"
+        if contradictions:
+            n, first = len(contradictions), str(contradictions[0])[:60]
+            told += f"; {n} came with another answer, as {first!r}: the last counts"
+        print(told)
+    return list(different.values())
 
 
 def one_version_first(questions: list[dict]) -> list[dict]:

@@ -49,6 +49,18 @@ def references(grader, samples: list[dict]) -> list:
     return [question["answer"] for question in questions]
 
 
+def checked(rewards: list, samples: list[dict]) -> list[float]:
+    """The rewards of a grader, which may be one of your own. Raises UserError where they are not a
+    0 or a 1 for each sample: half a reward would count as right, a lacking one as wrong."""
+    rewards = list(rewards)
+    if len(rewards) != len(samples):
+        raise UserError(f"the grader gave {len(rewards)} rewards for {len(samples)} responses")
+    for reward, sample in zip(rewards, samples):
+        if reward not in (0, 1):
+            raise UserError(f"the grader gave {reward!r}, not 0 or 1, for {sample['text'][:60]!r}")
+    return [float(reward) for reward in rewards]
+
+
 def fingerprint(cfg) -> dict[str, str]:
     """{what: a hash} of the file of --reward, a part of what a run is (sdzero.content_of)."""
     if not cfg.reward:

@@ -22,7 +22,6 @@ from kit.alarms import Alarms
 from kit.clock import Clock, spoken
 from kit.errors import DeadEnd, UserError
 from kit.files import (
-    differing,
     read_json,
     read_results,
     replace_file,
@@ -31,7 +30,7 @@ from kit.files import (
 )
 from kit.journal import Batches
 from kit.low_bits import put_halves, take_halves
-from kit.ownership import MARKER, Ownership
+from kit.ownership import MARKER, Ownership, code_now, differ, refuse_study
 from kit.ranks import gather, rank
 from kit.shards import drop_other_halves, on_first_rank, own, stepped_here
 from kit.trackers import Tracker, require
@@ -82,9 +81,12 @@ class RunFolder:
         """Take the folder over: a new run's, or this run's as it was left."""
         self.ownership = Ownership(self.path)
         refuse_study(self.ownership, options)
-        if self.ownership.begun() and not fresh:
+        going_on = self.ownership.begun() and not fresh
+        if going_on:
             differ(self.path, self.ownership.marker, options, content)
+            self.ownership.tell_of_changed_code()
             if self.ownership.marker.get("finished"):
+                print(f"{self.path} is finished: nothing is done again (--fresh does it anew)")
                 self.drop_state()  # what a kill has left of it; nothing else of the run changes
                 return
         try:
@@ -97,8 +99,15 @@ class RunFolder:
                     if file.endswith(".tmp/config.json"):
                         shutil.rmtree((self.path / file).parent, ignore_errors=True)
                 self.ownership.remove(*files)
+                if left := [f for f in files if os.path.lexists(self.path / f)]:
+                    raise UserError(
+                        f"{self.path / left[0]} lies behind a link, which a run does not follow to "
+                        "remove anything: remove the link, or give another --out"
+                    )
                 self.ownership.forget(*files)
-            self.ownership.marker |= {"options": options, "content": content, "finished": False}
+            what = {"options": options, "content": content, "finished": False}
+            code = self.ownership.marker.get("code") if going_on else None
+            self.ownership.marker |= {**what, "code": code or code_now()}
             self.ownership.write_marker()
             names = ("config.json", "metrics.jsonl", "state/rollouts.jsonl", "results.json")
             self.ownership.claim(*names)
@@ -439,37 +448,6 @@ def plain(item):
     if isinstance(item, dict):
         return {k: v for k, v in item.items() if not torch.is_tensor(v)}
     return item
-
-
-def differ(path: Path, marker: dict, options: dict, content: dict) -> None:
-    """Raise UserError, naming each difference, where the marker is of a run with other options, or
-    on other content: its old answers would be trained on new questions."""
-    saved = marker["options"]
-    changed = [
-        f"{name} {saved.get(name)!r} (now {value!r})"
-        for name, value in options.items()
-        if saved.get(name) != value and name != "out"  # the folder may have been moved
-    ]
-    if changed:
-        raise UserError(
-            f"{path} holds a run with other options: {', '.join(changed)}. Give those, another "
-            "--out, or --fresh to discard it"
-        )
-    saved = marker.get("content", {})
-    if changed := differing(saved, content):
-        raise UserError(
-            f"{path} holds a run on other content; what changed: {'; '.join(changed)}. Bring that "
-            "back, give another --out, or --fresh to discard the run"
-        )
-
-
-def refuse_study(ownership: Ownership, options: dict) -> None:
-    """Raise UserError where the folder is a study's, whose results a run would discard."""
-    saved = ownership.marker["options"]
-    if saved and not set(saved) & set(options):
-        raise UserError(
-            f"{ownership.path} does not hold a run, but what a study wrote: give another --out"
-        )
 
 
 def options_of(cfg) -> dict:

@@ -1,8 +1,28 @@
 """The ids that a text has between other text, and the texts that ids have alone."""
 
+import re
+from datetime import datetime
+
 from kit.errors import UserError
 
+DATE = datetime(2024, 7, 26)  # Llama's templates fall back on it too
+TODAY = r"""strftime_now\(\s*(["'])(.*?)\1\s*\)"""
 NEIGHBOURS = (("a", "The"), ("a", "1"), ("1", "The"), (".", "The"), ("a.", "a"), ("}", "The"))
+
+
+def template_values(tokenizer) -> dict:
+    """What every prompt is rendered with: no dict, no thinking mode, and the same date on every day
+    where a template prints today's. A run that takes two days has one prompt then, and a seed gives
+    the same numbers tomorrow. The checkpoint keeps its template as it is."""
+    template = getattr(tokenizer, "chat_template", None)
+    values = {"return_dict": False, "enable_thinking": False}
+    if not isinstance(template, str) or "strftime_now" not in template:
+        return values
+
+    def fixed(call):
+        return repr(DATE.strftime(call[2]))
+
+    return values | {"chat_template": re.sub(TODAY, fixed, template)}
 
 
 def ids_in_running_text(tokenizer, text: str) -> list[int]:

@@ -17,6 +17,7 @@ The default log comes with the repository: what it lacks is run first, so the ta
 """
 
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -33,7 +34,7 @@ import numpy as np
 import kit
 import sdzero
 from kit.errors import DeadEnd, UserError
-from kit.options import as_flags, check_ranges, flag_of, option, parse_options
+from kit.options import check_ranges, flag_of, flags_line, option, parse_options
 from kit.seeds import derived_seed
 from kit.tables import table
 from studies.compare import OURS, leads_of
@@ -70,15 +71,21 @@ class Trial(NamedTuple):
 # What is tried
 # --------------------------------------------------------------------------------------------------
 def draws_of(row: str, search: dict) -> list[dict]:
-    """The row's configurations: options drawn evenly from its ranges, no two of them alike."""
-    ranges, drawn = search["rows"][row]["ranges"], []
-    most = int(np.prod([len(values) for values in ranges.values()]))
+    """The row's configurations: options drawn evenly from its ranges, no two of them alike. A
+    variant's are those of the row it is a variant of, each with a draw from its own ranges."""
+    described = search["rows"][row]
+    generator = np.random.default_rng(derived_seed(search["seed"], row))
+
+    def draw():
+        return {k: v[generator.integers(len(v))] for k, v in described["ranges"].items()}
+
+    if of := described.get("variant_of"):
+        return [one | draw() for one in draws_of(of, search)]
+    most, drawn = math.prod(map(len, described["ranges"].values())), []
     if most < search["draws"]:
         raise UserError(f"{row} has {most} configurations, not the {search['draws']} to be drawn")
-    generator = np.random.default_rng(derived_seed(search["seed"], row))
     while len(drawn) < search["draws"]:
-        one = {name: values[generator.integers(len(values))] for name, values in ranges.items()}
-        if one not in drawn:
+        if (one := draw()) not in drawn:
             drawn.append(one)
     return drawn
 
@@ -88,18 +95,19 @@ def options_of(trial: Trial, search: dict) -> dict:
     row = search["rows"][trial.row]
     final = trial.split == search["final"]["measure"]["eval_split"]
     measure = search["final"]["measure"] if final else search["measure"]
-    drawn = draws_of(trial.row, search)[trial.number]
-    return {**drawn, **row["fixed"], **measure, "samples": trial.samples, "seed": trial.seed}
+    of = search["rows"][row.get("variant_of", trial.row)]
+    options = {**draws_of(trial.row, search)[trial.number], **of["fixed"], **row["fixed"]}
+    return {**options, **measure, "samples": trial.samples, "seed": trial.seed}
 
 
 def ranked(row: str, done: dict, samples: int) -> list[int]:
     """The row's configurations that were measured with so many samples: those with most seeds
-    first, and of these the one with the best mean."""
+    first, and of these the one with the best mean, or of two alike the one drawn first."""
     scores = defaultdict(list)
     for trial, result in done.items():
         if trial.row == row and trial.samples == samples and trial.split == "val":
             scores[trial.number].append(result["accuracy"])
-    return sorted(scores, key=lambda number: (-len(scores[number]), -np.mean(scores[number])))
+    return sorted(scores, key=lambda n: (-len(scores[n]), -np.mean(scores[n]), n))
 
 
 def trials_of(row: str, search: dict, done: dict, final: bool) -> list[Trial]:
@@ -282,7 +290,7 @@ def final_table(lines: list[dict]) -> str:
         cells += [mean_cell(line["revised_accuracy"]), mean_cell(line["mean_tokens"], 1)]
         cells += [mean_cell(line[name], 1, 0, False) for name in ("trained", "seconds")]
         lead = mean_cell(line["lead"]) if "lead" in line else ""
-        settings = " ".join(as_flags(line["options"]))
+        settings = flags_line(line["options"])
         failed = f" ({line['failed']} of {len(line['seeds'])} failed)" if line["failed"] else ""
         start = [str(line["samples"]), line["row"] + failed, str(line["tried"])]
         rows.append([*start, *cells, lead, settings])

@@ -8,7 +8,7 @@
 
 and two controls that ask whether the reviser's distribution matters, or its reading of the reward:
 
-    python studies/variants.py --divergence penalty                 # no target: only a penalty
+    python studies/variants.py --divergence penalty                 # a fixed penalty alone
     python sdzero.py --phrase-if-right "$P0" --phrase-if-wrong "$P0"    # reads no verdict
     python sdzero.py --phrase-if-right " " --phrase-if-wrong " "        # reads no phrase
 
@@ -105,8 +105,9 @@ def sampled_loss(logits, teacher_logits, targets):
 
 
 def penalty(logits, teacher_logits, targets):
-    """log p(y) where y is not the teacher's likeliest token, else 0: a reward of -1 there, which
-    says that a token is doubted and not what should stand in its place. -> (n,)"""
+    """log p(y) where y is not the teacher's likeliest token a, else 0: a reward of -1 there. At one
+    token it says no more than that y is doubted; over y ~ p its gradient is that of -p(a), so the
+    likeliest token is a target after all, and of q nothing else counts. -> (n,)"""
     log_p = -F.cross_entropy(logits, targets, reduction="none")  # (n,)
     return log_p * (teacher_logits.argmax(-1) != targets)
 
@@ -168,7 +169,7 @@ def average(teacher, student, keep: float) -> None:
 
 
 def distil_variant(run, student) -> None:
-    sdzero.distil(run, student, loss=backward_variant)
+    sdzero.distil(run, student, add_gradient=backward_variant)
 
 
 def stages_of(cfg: VariantConfig) -> list:

@@ -154,6 +154,16 @@ def test_a_new_loss_needs_no_gradient_of_its_own():
     assert torch.allclose(ours, theirs, rtol=1e-9)
 
 
+@pytest.mark.parametrize("form", [lambda losses: losses.mean(), lambda losses: losses[:, None]])
+def test_a_loss_that_is_not_one_value_per_token_is_refused(form):
+    """A mean would be logged as if it were right, and train with a part of its gradient."""
+    hidden = torch.randn(9, 32, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match="one value per token"):
+        kit.losses.token_loss(
+            random_model(1, torch.float64), hidden, lambda logits, _: form(logits[:, 0])
+        )
+
+
 def test_the_gradient_of_the_head_is_handed_over_without_a_copy():
     model = fake_model()
     hidden = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)

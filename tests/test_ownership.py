@@ -31,7 +31,8 @@ from studies.runs import own_folder
 def options_of(checkpoint, out):
     """The command line of a small run."""
     words = """--method srt --digits 2 --eval-questions 3 --eval-samples 1 --max-tokens 8
-        --revisions 2 --srt-questions 6 --temperature 1 --srt-epochs 1 --srt-batch 4"""
+        --revisions 2 --srt-questions 6 --distil-questions 6 --temperature 1 --srt-epochs 1
+        --srt-batch 4"""
     return [*words.split(), "--model", checkpoint, "--out", str(out)]
 
 
@@ -67,6 +68,7 @@ def test_a_folder_with_somebodys_files_is_refused(tmp_path, checkpoint, coin, ca
         '{"files": ["../victim.txt"], "options": {}, "content": {}}',
         '{"files": ["srt/../../victim.txt"], "options": {}, "content": {}}',
         '{"files": ["VICTIM"], "options": {}, "content": {}}',
+        '{"files": ["."], "options": {}, "content": {}}',
     ],
 )
 def test_a_marker_removes_nothing_outside_its_folder(tmp_path, fresh, marker):
@@ -96,6 +98,44 @@ def test_a_link_out_of_the_folder_is_removed_and_not_followed(tmp_path):
     RunFolder(str(tmp_path / "run"), {}, {}, 20, fresh=True)
     assert victim.read_text() == "mine"
     assert not (tmp_path / "run" / "config.json").is_symlink()
+
+
+@pytest.mark.parametrize("again", [[], ["--fresh"]], ids=["checkpoint", "fresh"])
+def test_a_folder_that_became_a_link_is_not_emptied(tmp_path, checkpoint, coin, capsys, again):
+    """srt/ now shows another folder, with files of the same names."""
+    command = [*options_of(checkpoint, tmp_path / "run"), "--max-tokens", "12"]
+    assert sdzero.main(command) == 0
+    (tmp_path / "run" / "srt").rename(tmp_path / "moved")
+    (tmp_path / "run" / "srt").symlink_to(tmp_path / "moved")
+    before = snapshot(tmp_path / "moved")
+    if not again:  # the run's end is to come
+        marker = json.loads((tmp_path / "run" / "run.json").read_text())
+        (tmp_path / "run" / "run.json").write_text(json.dumps(marker | {"finished": False}))
+    assert sdzero.main([*command, *again]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ("lies behind a link" if again else "was not made by this run") in message
+    assert snapshot(tmp_path / "moved") == before
+
+
+# --------------------------------------------------------------------------------------------------
+# Changed code
+# --------------------------------------------------------------------------------------------------
+def test_a_run_tells_that_its_code_has_changed(tmp_path, checkpoint, coin, capsys, monkeypatch):
+    code = put(tmp_path / "code" / "sdzero.py", "loss = kl")
+    monkeypatch.setattr(kit.ownership, "CODE", [code, tmp_path / "code" / "baselines.py"])
+    command = options_of(checkpoint, tmp_path / "run")
+    assert sdzero.main(command) == 0
+    first = capsys.readouterr().out
+    assert "is finished" not in first and "changed since" not in first
+    assert sdzero.main(command) == 0
+    again = capsys.readouterr().out
+    assert "is finished: nothing is done again" in again and "changed since" not in again
+    code.write_text("loss = jensen")
+    assert sdzero.main(command) == 0
+    assert "note: sdzero.py changed since" in capsys.readouterr().out
+    assert sdzero.main([*command, "--fresh"]) == 0
+    assert sdzero.main(command) == 0
+    assert "changed since" not in capsys.readouterr().out
 
 
 # --------------------------------------------------------------------------------------------------

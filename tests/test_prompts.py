@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -185,6 +186,18 @@ def test_chat_messages_are_rendered_up_to_where_the_answer_begins(tokenizer):
         "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n\\boxed{2}<|im_end|>\n"
         "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n"
     )
+
+
+def test_a_template_that_prints_the_date_prints_one_date(own_tokenizer):
+    """A run that is stopped goes on the next day, with the prompts that it began with."""
+    dated = "{{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"
+    own_tokenizer.chat_template = dated
+    plain = own_tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    today = f"{datetime.now():%d %b %Y}"
+    assert plain == f"{today} x"
+    ids = sdzero.chat_ids(own_tokenizer, "x")
+    assert own_tokenizer.decode(ids) == "26 Jul 2024 x" != plain
+    assert own_tokenizer.chat_template == dated  # as it is in the checkpoint
 
 
 def test_a_base_model_needs_a_chat_template_and_keeps_it(tmp_path, own_tokenizer, coin):

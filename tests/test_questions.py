@@ -197,6 +197,29 @@ def test_a_file_is_split_without_overlap_or_empty_set(tmp_path, capsys):
         load_questions(Config(task="math", data=file))
 
 
+def test_a_question_with_two_answers_is_named(capsys):
+    rows = [{"prompt": f"{i % 5}?", "answer": i if i % 5 == 3 else 0} for i in range(10)]
+    different = kit.questions.once_each(rows)
+    said = capsys.readouterr().out
+    assert said.startswith("5 repeated questions left out; 1 came with another answer, as '3?'")
+    assert [q["answer"] for q in different] == [0, 0, 0, 8, 0]
+
+
+@pytest.mark.parametrize("rounds, code", [(4, 0), (5, 2)])
+def test_rounds_of_a_short_file_are_those_that_it_can_give(
+    tmp_path, checkpoint, coin, capsys, rounds, code
+):
+    """--distil-questions would give 16 steps, the file gives 4."""
+    rows = [{"question": f"{i}+1?", "answer": i} for i in range(12)]
+    options = f"""--no-phase1 --distil-questions 16 --eval-questions 2 --srt-questions 2
+        --distil-batch 2 --eval-samples 1 --max-tokens 4 --temperature 1 --rounds {rounds}"""
+    words = [*options.split(), "--data", write_rows(tmp_path / "q.jsonl", rows)]
+    words += ["--model", checkpoint, "--out", str(tmp_path / "run")]
+    assert sdzero.main([str(word) for word in words]) == code
+    said = capsys.readouterr().err
+    assert ("--rounds 5 are more than the 4 steps" in said) == (code == 2), said
+
+
 def test_questions_of_a_file_stay_where_they_are_when_the_seed_changes(tmp_path):
     """Else a comparison of seeds would also compare questions."""
     rows = [{"question": f"{i}?", "answer": i} for i in range(50)]

@@ -87,7 +87,7 @@ def test_the_authors_recipe():
     assert (cfg.divergence, cfg.top_k, cfg.reduction) == ("mixed", 64, "mean")
     assert (cfg.first_answers, cfg.revisions, cfg.revise) == (3, 3, "wrong")
     assert (cfg.temperature, cfg.top_p, cfg.distil_epochs, cfg.distil_steps) == (1.0, 0.9, 5, 1000)
-    assert kit.budget.distil_steps(cfg) == math.ceil(5 * 9000 / 128)
+    assert kit.budget.distil_steps(cfg, cfg.distil_questions) == math.ceil(5 * 9000 / 128)
     assert sdzero.control_phrases(cfg, "qwen3").if_wrong.endswith("Let me correct it.")
     assert sdzero.control_phrases(cfg, "olmo3").if_wrong == "Wrong. I need to redo all."
     assert "coding" in make_config(model="a/b", task="code", recipe="authors").system

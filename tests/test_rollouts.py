@@ -225,3 +225,24 @@ def test_one_sequence_that_does_not_fit_is_said_in_one_line(monkeypatch, model):
 def test_other_errors_are_not_taken_for_memory():
     with pytest.raises(RuntimeError, match="shape"):
         kit.losses.attempt(lambda: torch.ones(2).reshape(3))
+
+
+@pytest.mark.parametrize(
+    "rewards, message",
+    [
+        ([1.0, 0.1, 0.0], "gave 0.1, not 0 or 1"),
+        ([1.0, None, 0.0], "gave None"),
+        ([1.0, 0.0], "2 rewards for 3"),
+    ],
+)
+def test_a_grader_of_ones_own_that_gives_no_verdict_is_refused(run_of, rewards, message):
+    """A tenth for the form would be "right" to the reviser, and a verified revision."""
+
+    class Own(CoinGrader):
+        def grade(self, texts, answers):
+            return rewards
+
+    run = run_of(small(), Own())
+    responses = [[5, END_IDS[0]]] * 3
+    with pytest.raises(UserError, match=message):
+        sdzero.grade(run, [addition(2, 2)] * 3, [[7]] * 3, responses)

@@ -119,6 +119,23 @@ def test_every_row_has_as_many_draws_and_each_can_be_run():
         assert drawn == tune.draws_of(row, SEARCH)
 
 
+def test_a_variant_differs_from_its_row_in_what_makes_it_one_alone():
+    rows = SEARCH["rows"]
+    variants = [row for row in rows if "variant_of" in rows[row]]
+    assert {"averaged teacher", "blind: P0 whatever the verdict", "top-k"} <= set(variants)
+    for row in variants:
+        pairs = zip(tune.draws_of(rows[row]["variant_of"], SEARCH), tune.draws_of(row, SEARCH))
+        for one, varied in pairs:
+            assert {name: varied[name] for name in one} == one
+            assert set(varied) - set(one) == set(rows[row]["ranges"])
+
+
+def test_of_two_alike_the_one_drawn_first_goes_on():
+    trials = [Trial("SD-Zero", number, 512, 20, "val") for number in (3, 1, 2)]
+    done = dict(zip(trials, [{"accuracy": 0.5}, {"accuracy": 0.5}, {"accuracy": 0.6}]))
+    assert tune.ranked("SD-Zero", done, 512) == [2, 1, 3]
+
+
 def test_search_and_test_share_neither_seeds_nor_questions():
     searched = {seed for rung in SEARCH["rungs"] for seed in rung["seeds"]}
     assert not searched & set(SEARCH["final"]["seeds"])
@@ -194,7 +211,7 @@ def test_what_is_no_fault_of_the_configuration_stops_the_search(checkpoint, tmp_
     is worth nothing."""
     out = str(tmp_path / "run")
     tune.run_trial({"model": checkpoint, "method": "srt"}, out)
-    with pytest.raises(sdzero.UserError, match="other options"):
+    with pytest.raises(UserError, match="other options"):
         tune.run_trial({"model": checkpoint, "seed": 1}, out)
 
 
