@@ -23,11 +23,11 @@ reward r, and writes a better answer.
 Read from top to bottom: configuration, prompts, rollouts, rewards, losses, phase 1, phase 2,
 evaluation, main. Equation and section numbers are the paper's. `kit` is the machine room (out of
 memory, several processes, resuming, loading, seeds): what makes this robust and fast, never the
-idea. Only its trimming and its selection touch what is trained on.
+idea. Of what was sampled, its trimming and its selection alone change or drop anything.
 
 Words, one for one thing:
-  question   a dict: "prompt" (text or chat messages), "answer" (the right one), perhaps a worked
-             solution, "demonstration", for baselines
+  question   a dict: "prompt" (text or chat messages), "answer" (the right one), and for baselines
+             perhaps "demonstration" (a worked solution)
   context    the token ids in front of a response: chat(x), or the reviser's
   response   y, the token ids that the model then sampled; with its end token, if it came to one
   rollout    sampling a response from the policy, the model that is trained, and grading it
@@ -109,7 +109,7 @@ class Config:
     unsafe_exec: bool = option(False, "code: run programs even where nothing isolates them")
 
     temperature: float = option(
-        0.7, "of phase 1; if given, of the rest too; the KL's is 1", above=0, heading="sampling"
+        0.7, "of phase 1; if given, of all phases; the KL's is 1", above=0, heading="sampling"
     )
     distil_temperature: float = option(1.0, "of phase 2; 0: --temperature", least=0)
     eval_temperature: float = option(0.7, "of evaluation; 0: --temperature", least=0)
@@ -118,7 +118,7 @@ class Config:
     eval_top_p: float = option(1.0, "of evaluation; 0: --top-p", least=0, most=1)
     max_tokens: int = option(
         16_384,
-        "longest response of phase 1, of the rest too where it is given; one that is cut off there "
+        "longest response of phase 1; if given, of all phases; one that is cut off there "
         "is wrong and gets no end token",
         least=1,
     )
@@ -506,8 +506,8 @@ def accumulate(run: Run, model, lengths: list[int], loss_of) -> float:
 
     loss_of(indices of a pass's rows) divides by what the whole step has (tokens, records, samples),
     so the gradient does not depend on how rows are put into passes. lengths: tokens of each row.
-    in_passes puts them so that they fit in memory, tries again from clean gradients where they did
-    not, and sums over processes.
+    in_passes puts them so that they fit in memory, begins anew where they did not (so no gradient
+    may stand there before), and sums over processes.
     """
 
     def work(passes):
@@ -958,7 +958,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
             introduce(run, model)
             measure(run, model, "base")
             for stage in folder.still_to_do(stages):
-                stage.train(run, model)
+                stage.train(run, model)  # a stopped one: from its saved weights
                 folder.checkpoint(stage.name, tokenizer, model)
                 measure(run, model, stage.name)
         folder.finish_with(kit.figures.figure)

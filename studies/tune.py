@@ -275,7 +275,9 @@ def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
             line = {"row": row, "samples": samples, "seeds": sorted(runs)}
             line["options"] = draws_of(row, search)[number]
             line["failed"] = sum(result["seconds"] is None for result in runs.values())
-            line["tried"] = len({t.number for t in done if t.row == row})
+            numbers = [(t.number, t.samples) for t in done if t.row == row]
+            line["tried"] = len({number for number, _ in numbers})
+            line["tried_here"] = len({number for number, n in numbers if n == samples})
             line |= over_runs(list(runs.values()))
             leads = leads_of(finals.get((OURS, samples), {}), runs) if row != OURS else []
             lines.append(line | ({"lead": over_runs(leads)["accuracy"]} if leads else {}))
@@ -283,7 +285,8 @@ def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
 
 
 def final_table(lines: list[dict]) -> str:
-    rows = [["samples", "row", "tried", "sampled acc. %", "greedy acc. %", "revised acc. %"]]
+    """tried: configurations of the row; here: those that came as far as these samples."""
+    rows = [["samples", "row", "tried (here)", "sampled acc. %", "greedy acc. %", "revised acc. %"]]
     rows[0] += ["tokens", "trained tokens", "seconds", f"{OURS} leads by", "settings found"]
     for line in lines:
         cells = [mean_cell(line[name]) for name in ("accuracy", "accuracy_greedy")]
@@ -292,7 +295,8 @@ def final_table(lines: list[dict]) -> str:
         lead = mean_cell(line["lead"]) if "lead" in line else ""
         settings = flags_line(line["options"])
         failed = f" ({line['failed']} of {len(line['seeds'])} failed)" if line["failed"] else ""
-        start = [str(line["samples"]), line["row"] + failed, str(line["tried"])]
+        tried = f"{line['tried']} ({line['tried_here']})"
+        start = [str(line["samples"]), line["row"] + failed, tried]
         rows.append([*start, *cells, lead, settings])
     return table(rows)
 
