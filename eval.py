@@ -50,7 +50,14 @@ from studies import (
     tune,
     watch,
 )
-from studies.runs import MEASURING, checkpoints_of, is_run, options_of_their_run, read_results
+from studies.runs import (
+    MEASURING,
+    checkpoints_of,
+    is_run,
+    options_of_their_run,
+    read_results,
+    tell_of_other_seeds,
+)
 from studies.statistics import difference_cell, mean_cell, over_runs, paired_test, pass_at_k
 
 VERBS = {"compare": compare.main, "localise": localise.main, "evolve": evolve.main}
@@ -266,6 +273,8 @@ def compare_checkpoints_or_runs(words: list[str]) -> int:
     else:
         refuse_run_folders(names)
         of_run = options_of_their_run(names)
+        if "data" not in given:
+            tell_of_other_seeds(names)
         split = split_of(given, of_run)
         # --revise of sdzero.py is another: which answers phase 1 revises
         options = {"model": names[0], "revise": False, **of_run}

@@ -30,7 +30,8 @@ def check_contradictions(cfg, given: dict) -> None:
     asked for."""
     usual = {f.name: f.default for f in fields(cfg)}
     for name, value in given.items():
-        if value != usual[name] and (why := of_no_phase(name, given)):
+        asks = value and value != usual[name]  # 0: as the general option
+        if asks and (why := of_no_phase(name, given)):
             raise UserError(why)
     srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
     gym = cfg.task.startswith("gym:")

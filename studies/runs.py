@@ -45,6 +45,7 @@ MEASURING = (
 )
 
 
+GENERATED = ("arith", "countdown")  # tasks whose sets depend on --seed
 PHASE_OF = {"srt": "srt", "sdzero": "distil"}  # stages whose steps have another name
 
 
@@ -79,6 +80,22 @@ def options_of_their_run(checkpoints: list[str]) -> dict:
         if checkpoint.is_dir() and (saved := read_options(checkpoint.parent)):
             return measuring_options(saved)
     return {}
+
+
+def tell_of_other_seeds(checkpoints: list[str]) -> None:
+    """Say which checkpoints drew their generated questions with another seed than the first one,
+    whose test questions are asked: they may have been trained on some of these."""
+    options = {c: read_options(Path(c).parent) for c in checkpoints if Path(c).is_dir()}
+    of_runs = {c: saved for c, saved in options.items() if saved}
+    for checkpoint, saved in list(of_runs.items())[1:]:
+        first, its = next(iter(of_runs.items()))
+        generated = saved["task"] in GENERATED and not saved["data"]
+        if generated and saved["task"] == its["task"] and saved["seed"] != its["seed"]:
+            print(
+                f"note: the test questions are those of {first} (--seed {its['seed']}); "
+                f"{checkpoint} drew its own with --seed {saved['seed']}, and may have been trained "
+                "on some of them"
+            )
 
 
 def command_of(saved: dict) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 
 import pytest
 from toys import message_of, python, small, write_lines
@@ -126,6 +127,19 @@ def test_checkpoint_of_a_run_without_one_phase(checkpoint, tmp_path, coin, chang
 # --------------------------------------------------------------------------------------------------
 # The command line
 # --------------------------------------------------------------------------------------------------
+def test_checkpoints_that_drew_their_questions_with_another_seed_are_named(tmp_path, capsys):
+    """Of so many additions of two digits the second run may have trained on the first one's test
+    questions. Rows of a file are in the same sets whatever the seed."""
+    drawn = {"a": (0, "arith"), "b": (1, "arith"), "c": (0, "arith"), "d": (2, "math")}
+    for name, (seed, task) in drawn.items():
+        (tmp_path / name / "sdzero").mkdir(parents=True)
+        saved = asdict(small(seed=seed, task=task))
+        (tmp_path / name / "config.json").write_text(json.dumps(saved))
+    runs.tell_of_other_seeds([str(tmp_path / name / "sdzero") for name in "abcd"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("note:") and "b/sdzero drew its own with --seed 1" in line
+
+
 def test_help_is_quick_and_does_without_torch():
     source = """
 import sys, eval as evaluation

@@ -251,6 +251,12 @@ def test_options_given_beat_the_preset_and_the_papers():
     assert make_config(srt_lr=0.5).srt_lr == 0.5  # the embedded model
 
 
+def test_an_option_of_all_phases_goes_with_one_phase():
+    """Given alone it sets each phase's own, also that of a phase that does not take place."""
+    assert make_config(method="srt", temperature=0.9, max_tokens=64).distil_temperature == 0
+    assert make_config(phase1=False, temperature=0.9).temperature == 0.9
+
+
 def test_as_flags_is_what_parse_options_reads():
     given = dict(model="m", srt_lr=0.5, trim=False, offload=True, l_generation="wrong", samples=7)
     assert parse_options(as_flags(given), Config, "") == given
