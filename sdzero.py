@@ -229,7 +229,7 @@ def make_config(cls=Config, /, **given) -> Config:
         method = [cfg.method] if cfg.method != "sdzero" else []
         name = [Path(cfg.model).name.removesuffix(".gguf"), cfg.task, *method, str(cfg.seed)]
         cfg.out = str(Path("out") / "-".join(name).replace(":", "-"))
-    kit.budget.check_contradictions(cfg, given)
+    kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
     kit.budget.check_rounds(cfg, distil_questions)

@@ -2,37 +2,13 @@
 makes."""
 
 import math
-from dataclasses import fields
 
 from kit import ranks
 from kit.errors import UserError
-from kit.options import flag_of
-
-PHASE1 = {f"srt_{name}" for name in "records in_turn sequence epochs batch lr".split()}
-PHASE1 |= {"srt_weight_decay", "srt_beta2", "l_revision", "l_generation", "revision_records"}
-PHASE1 |= {"first_answers", "revisions", "revise", "trim"}
-PHASE2 = {f"distil_{name}" for name in "temperature top_p max_tokens epochs steps batch lr".split()}
-PHASE2 |= {"distil_weight_decay", "distil_beta2", "divergence", "top_k", "warmup_steps", "decay"}
-PHASE2 |= {"sync_every", "show_every", "kl_clip"}
 
 
-def of_no_phase(name: str, options: dict) -> str:
-    """Why an option has no use beside the others, as its phase does not take place; else empty."""
-    if name in PHASE2 and options.get("method") == "srt":
-        return f"{flag_of(name)} is phase 2's: --method srt excludes it"
-    if name in PHASE1 and options.get("phase1") is False:
-        return f"{flag_of(name)} is phase 1's: --no-phase1 excludes it"
-    return ""
-
-
-def check_contradictions(cfg, given: dict) -> None:
-    """Raise UserError, in one line, for options that exclude each other; given: those that somebody
-    asked for."""
-    usual = {f.name: f.default for f in fields(cfg)}
-    for name, value in given.items():
-        asks = value and value != usual[name]  # 0: as the general option
-        if asks and (why := of_no_phase(name, given)):
-            raise UserError(why)
+def check_contradictions(cfg) -> None:
+    """Raise UserError, in one line, for options that exclude each other."""
     srt_alone, no_phase1 = cfg.method == "srt", not cfg.phase1
     gym = cfg.task.startswith("gym:")
     losses = cfg.l_revision or cfg.l_answer or cfg.l_generation != "none"

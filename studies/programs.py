@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import get_args
 
 import baselines
-import kit
 import sdzero
 from kit.options import as_flags
 from studies import variants
@@ -34,12 +33,10 @@ def is_variant(options: dict) -> bool:
 
 
 def program_has(name: str, options: dict) -> bool:
-    """Whether the program that a row's options are for has an option of this name, and a use for
-    it."""
+    """Whether the program that a row's options are for has an option of this name."""
     if is_baseline(options):
         return not baselines.lacks(name, options)
-    cls = variants.VariantConfig if is_variant(options) else sdzero.Config
-    return name in field_types(cls) and not kit.budget.of_no_phase(name, options)
+    return name in field_types(variants.VariantConfig if is_variant(options) else sdzero.Config)
 
 
 def of_program(given: dict, options: dict) -> dict:

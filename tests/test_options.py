@@ -117,12 +117,6 @@ def test_an_option_is_not_abbreviated(capsys):
         (dict(phase1=False, right_share=0.5), "--right-share"),
         (dict(phase1=False, srt_in_turn=True), "--srt-in-turn"),
         (dict(method="srt", rounds=2), "--rounds"),
-        (dict(method="srt", distil_lr=1e-3), "--distil-lr"),
-        (dict(method="srt", divergence="forward"), "--divergence"),
-        (dict(method="srt", sync_every=3), "--sync-every"),
-        (dict(phase1=False, srt_lr=1e-3), "--srt-lr"),
-        (dict(phase1=False, revisions=5), "--revisions"),
-        (dict(phase1=False, trim=True), "--trim"),
         (dict(srt_in_turn=True, l_generation="none"), "--l-generation"),
         (dict(method="srt", eval_every=5), "--eval-every"),
         (dict(divergence="sideways"), "reverse, forward, mixed"),
@@ -249,12 +243,6 @@ def test_options_given_beat_the_preset_and_the_papers():
     cfg = make_config(**given)
     assert cfg.srt_lr == 0.5 and cfg.distil_batch == 128 and cfg.temperature == 0.7  # the paper's
     assert make_config(srt_lr=0.5).srt_lr == 0.5  # the embedded model
-
-
-def test_an_option_of_all_phases_goes_with_one_phase():
-    """Given alone it sets each phase's own, also that of a phase that does not take place."""
-    assert make_config(method="srt", temperature=0.9, max_tokens=64).distil_temperature == 0
-    assert make_config(phase1=False, temperature=0.9).temperature == 0.9
 
 
 def test_as_flags_is_what_parse_options_reads():
