@@ -160,8 +160,6 @@ def make_baseline_config(**given) -> BaselineConfig:
         defaults["srt_share"] = 1.0  # all of them are spent as phase 1 spends its own
     cfg = make_config(BaselineConfig, **{**defaults, **given, "method": method})
     samples = kit.budget.responses_of_baseline(cfg, cfg.srt_questions + cfg.distil_questions)
-    if cfg.rounds > max(1, samples):
-        raise UserError(f"--rounds {cfg.rounds} are more than the {samples} samples")
     if method == "grpo" and samples < cfg.group:
         raise UserError(f"--samples {samples} are less than one --group of {cfg.group}")
     if method == "grpo" and (cfg.group < 2 or cfg.batch % cfg.group):
@@ -221,8 +219,6 @@ def rft(run, model) -> None:
     so far, and trains the base anew on every right answer up to then.
     """
     cfg, questions = run.cfg, shuffled(both_phases(run), budget(run), run.cfg.seed, "rft")
-    if cfg.rounds > len(questions):  # of a small file
-        raise UserError(f"--rounds {cfg.rounds} are more than the {len(questions)} samples")
     base = kit.low_bits.copy_weights(model) if cfg.rounds > 1 else None
     done = int(run.folder.saved.get("phase", "rft 0").split()[-1])  # a resumed run's
     right = run.folder.read_rows(RIGHT) if done else []  # the right answers of all rounds so far

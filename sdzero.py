@@ -232,7 +232,7 @@ def make_config(cls=Config, /, **given) -> Config:
     kit.budget.check_contradictions(cfg)
     srt_questions, distil_questions = kit.budget.divide(cfg)
     cfg = replace(cfg, srt_questions=srt_questions, distil_questions=distil_questions)
-    kit.budget.check_rounds(cfg, distil_questions)
+    kit.budget.check_rounds(cfg, srt_questions, distil_questions)
     return cfg
 
 
@@ -946,7 +946,7 @@ def train(cfg: Config, stages: list[Stage]) -> dict[str, dict]:
     kit.ownership.refuse_data_folder(cfg.out, cfg.data)
     kit.run_folder.check_options(cfg, options)
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
-    kit.budget.check_rounds(cfg, len(questions["distil"]))  # a file may have fewer than asked for
+    kit.budget.check_rounds(cfg, len(questions["srt"]), len(questions["distil"]))  # of a short file
     kit.loading.check_prompts(tokenizer, sum(questions.values(), []), cfg.model)
     content = content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, options, content, cfg.save_every, cfg.fresh)

@@ -111,8 +111,14 @@ def distil_steps(cfg, questions: int) -> int:
     return min(steps, cfg.distil_steps or steps)
 
 
-def check_rounds(cfg, questions: int) -> None:
-    """Raise UserError where phase 2, with so many questions, has fewer steps than rounds."""
-    steps = distil_steps(cfg, questions)
-    if cfg.method == "sdzero" and cfg.rounds > steps:
-        raise UserError(f"--rounds {cfg.rounds} are more than the {steps} steps of phase 2")
+def check_rounds(cfg, srt_questions: int, distil_questions: int) -> None:
+    """Raise UserError where so many questions give fewer steps of phase 2, or samples of rft, than
+    there are rounds."""
+    if cfg.method == "sdzero":
+        most, what = distil_steps(cfg, distil_questions), "steps of phase 2"
+    elif cfg.method == "rft":
+        most, what = responses_of_baseline(cfg, srt_questions + distil_questions), "samples"
+    else:
+        return
+    if cfg.rounds > most:
+        raise UserError(f"--rounds {cfg.rounds} are more than the {most} {what}")

@@ -1,6 +1,7 @@
 """Files that a kill, or a full disk, leaves whole."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,12 @@ def read_json(path: Path):
         return json.loads(path.read_text())
     except ValueError as e:
         raise UserError(f"{path} is damaged ({e}). Restore it, or start anew with --fresh") from e
+
+
+def hash_of(path: Path) -> str:
+    """Of all that is in the file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()[:16]
 
 
 def differing(saved: dict, now: dict) -> list[str]:

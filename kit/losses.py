@@ -96,8 +96,8 @@ class TokenLoss(torch.autograd.Function):
                 losses = loss_fn(finish(leaf), rows)  # (n,)
             if losses.shape != (len(raw),):
                 raise ValueError(
-                    f"a loss gives one value per token, of shape {(len(raw),)}, summed by nobody "
-                    f"but this; it gave {tuple(losses.shape)}"
+                    f"a loss gives one value per token, of shape {(len(raw),)}, no mean or sum; "
+                    f"this one gave {tuple(losses.shape)}"
                 )
             per_token[rows] = losses.detach()
             if need_h or need_w:

@@ -6,12 +6,11 @@ overwritten, moved or removed.
 """
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 
 from kit.errors import UserError
-from kit.files import differing, file_size, read_json, write_json
+from kit.files import differing, file_size, hash_of, read_json, write_json
 from kit.presets import ALIASES
 
 MARKER = "run.json"
@@ -116,8 +115,7 @@ class Ownership:
 
 def code_now() -> dict[str, str]:
     """{file: hash} of the method's own files."""
-    files = [file for file in CODE if file.is_file()]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
+    return {file.name: hash_of(file) for file in CODE if file.is_file()}
 
 
 def differ(path: Path, marker: dict, options: dict, content: dict) -> None:

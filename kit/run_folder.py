@@ -105,9 +105,9 @@ class RunFolder:
                         "remove anything: remove the link, or give another --out"
                     )
                 self.ownership.forget(*files)
-            what = {"options": options, "content": content, "finished": False}
-            code = self.ownership.marker.get("code") if going_on else None
-            self.ownership.marker |= {**what, "code": code or code_now()}
+            self.ownership.marker |= {"options": options, "content": content, "finished": False}
+            if not going_on:
+                self.ownership.marker["code"] = code_now()
             self.ownership.write_marker()
             names = ("config.json", "metrics.jsonl", "state/rollouts.jsonl", "results.json")
             self.ownership.claim(*names)

@@ -15,7 +15,6 @@ far SD-Zero leads each row, paired by seed. Writes OUT/results.json and OUT/curv
 OUT/ablations.json, and OUT/page.html, with all of it and the runs.
 """
 
-import hashlib
 import os
 import shlex
 import subprocess
@@ -441,8 +440,7 @@ def keep_content(out: Path, cfg: sdzero.Config) -> None:
     content = {**kit.rewards.fingerprint(cfg), **kit.loading.weights_fingerprint(cfg.model)}
     for file in kit.rows.files_of(cfg.data) if cfg.data else ():
         name = file.name if file == Path(cfg.data) else file.relative_to(cfg.data)
-        with file.open("rb") as f:
-            content[f"--data, {name}"] = hashlib.file_digest(f, "sha256").hexdigest()[:16]
+        content[f"--data, {name}"] = kit.files.hash_of(file)
     saved = ownership.marker["content"]
     changed = kit.files.differing(saved, content)
     if saved and changed:

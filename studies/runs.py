@@ -86,9 +86,9 @@ def tell_of_other_seeds(checkpoints: list[str]) -> None:
     """Say which checkpoints drew their generated questions with another seed than the first one,
     whose test questions are asked: they may have been trained on some of these."""
     options = {c: read_options(Path(c).parent) for c in checkpoints if Path(c).is_dir()}
-    of_runs = {c: saved for c, saved in options.items() if saved}
-    for checkpoint, saved in list(of_runs.items())[1:]:
-        first, its = next(iter(of_runs.items()))
+    of_runs = [(c, saved) for c, saved in options.items() if saved]
+    (first, its), *others = of_runs or [("", {})]
+    for checkpoint, saved in others:
         generated = saved["task"] in GENERATED and not saved["data"]
         if generated and saved["task"] == its["task"] and saved["seed"] != its["seed"]:
             print(

@@ -275,9 +275,9 @@ def final_rows(search: dict, rows: list[str], done: dict) -> list[dict]:
             line = {"row": row, "samples": samples, "seeds": sorted(runs)}
             line["options"] = draws_of(row, search)[number]
             line["failed"] = sum(result["seconds"] is None for result in runs.values())
-            numbers = [(t.number, t.samples) for t in done if t.row == row]
-            line["tried"] = len({number for number, _ in numbers})
-            line["tried_here"] = len({number for number, n in numbers if n == samples})
+            of_row = [t for t in done if t.row == row]
+            line["tried"] = len({t.number for t in of_row})
+            line["tried_here"] = len({t.number for t in of_row if t.samples == samples})
             line |= over_runs(list(runs.values()))
             leads = leads_of(finals.get((OURS, samples), {}), runs) if row != OURS else []
             lines.append(line | ({"lead": over_runs(leads)["accuracy"]} if leads else {}))

@@ -271,7 +271,7 @@ METHODS = [
 
 @pytest.mark.parametrize("options", METHODS, ids=lambda o: "-".join(map(str, o.values())))
 def test_a_budget_is_kept_and_a_kill_changes_nothing(
-    tmp_path, checkpoint, coin, monkeypatch, options
+    tmp_path, checkpoint, coin, monkeypatch, capsys, options
 ):
     """--samples 24: as many are generated and counted; a run stopped behind each saved state in
     turn, and started again, ends the same."""
@@ -293,6 +293,8 @@ def test_a_budget_is_kept_and_a_kill_changes_nothing(
         return sdzero.train(cfg, module.stages_of(cfg))
 
     run("whole")
+    said = "of --samples 24, training uses 24" in capsys.readouterr().out
+    assert said == (options["method"] in ("sdzero", "srt"))
     last = lines_of(tmp_path / "whole" / "metrics.jsonl")[-1]
     assert last["samples"] == (0 if options["method"] == "sft" else 24) and last["trained"] > 0
 
