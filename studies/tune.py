@@ -11,6 +11,9 @@ its samples and seeds, and measures them on validation questions (successive hal
 number of samples the winner is the configuration with the best mean over its seeds; winners are
 trained with the final seeds, and measured on test questions.
 
+Where variants of SD-Zero share its phase 1 with the same settings, seed and samples, that is
+trained once: OUT/phase1 keeps its weights. The results are the same, to the bit.
+
 The log holds every configuration with its result, one line each: what it holds is not run again.
 The default log comes with the repository: what it lacks is run first, so the table of finished
 --rows is printed at once. A new --log repeats the search.
@@ -25,7 +28,7 @@ import sys
 import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +47,9 @@ from studies.statistics import mean_cell, over_runs, pass_at_k
 SEARCH = ROOT / "studies" / "search"
 SHOWN = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated")
 REVISED = ("revised_accuracy", "correction_rate")
+# what phase 1 does not depend on
+LATER = ("out", "distil_batch", "distil_lr", "divergence", "top_k")
+LATER += ("teacher_ema", "jsd_beta", "tail", "term_clip")
 
 
 @dataclass
@@ -151,20 +157,27 @@ def be_quiet() -> None:
     sdzero.torch.set_num_threads(1)
 
 
-def run_trial(options: dict, out: str) -> dict:
+def run_trial(options: dict, out: str, phase1: str = "") -> dict:
     """Train with these options and measure the last stage alone: the base and the stages between
-    are nobody's question here. A run that was killed goes on. Where training
-    itself cannot go on, as where no revision is verified, the configuration is worth nothing."""
+    are nobody's question here. A run that was killed goes on. Where training itself cannot go on,
+    as where no revision is verified, the configuration is worth nothing. With a folder `phase1` a
+    phase 1 that lies there is taken, and one that is not there yet is put there."""
     cfg = config_of({**options, "out": out})
     questions, tokenizer = kit.questions.load_questions(cfg), kit.loading.load_tokenizer(cfg)
     made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, *made, cfg.save_every)
     stages = stages_of(cfg)
+    kept = phase1_file(cfg, phase1) if phase1 and len(stages) > 1 else None
     with sdzero.make_grader(cfg) as grader:
         run, model = sdzero.prepare(cfg, tokenizer, grader, questions, folder)
         try:
             for stage in folder.still_to_do(stages):
+                if kept and stage.name == "srt" and kept.is_file():
+                    take_phase1(kept, folder, model)
+                    continue
                 stage.train(run, model)
+                if kept and stage.name == "srt":
+                    keep_phase1(kept, folder, model)
         except DeadEnd as e:
             return {"accuracy": 0.0, "failed": str(e)}
         seconds = time.time() - folder.start
@@ -175,6 +188,28 @@ def run_trial(options: dict, out: str) -> dict:
     if final:
         shown["pass_at_k"] = pass_at_k(result["scores"], min(8, cfg.eval_samples))
     return shown | {"trained": folder.totals["trained"], "seconds": round(seconds, 1)}
+
+
+def phase1_file(cfg, phase1: str) -> Path:
+    """Where phase 1 of all runs lies that have its options."""
+    name = kit.loading.digest({k: v for k, v in asdict(cfg).items() if k not in LATER})
+    return Path(phase1) / f"{name}.pt"
+
+
+def keep_phase1(file: Path, folder, model) -> None:
+    made = {"model": model.state_dict(), "totals": folder.totals}
+    made["seconds"] = time.time() - folder.start
+    file.parent.mkdir(parents=True, exist_ok=True)
+    mine = folder.path / file.name  # another worker may be at the same one
+    sdzero.torch.save(made, mine)
+    mine.replace(file)
+
+
+def take_phase1(file: Path, folder, model) -> None:
+    made = sdzero.torch.load(file)
+    model.load_state_dict(made["model"])
+    folder.totals |= made["totals"]
+    folder.start = time.time() - made["seconds"]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -229,7 +264,8 @@ def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, di
             for trial in [] if late else ready:
                 if len(running) < workers and trial not in running.values():
                     job = options_of(trial, search), str(folder_of(trial, cfg, search))
-                    running[pool.submit(run_trial, *job)] = trial
+                    phase1 = str(Path(cfg.out) / "phase1") if shares(trial.row, search) else ""
+                    running[pool.submit(run_trial, *job, phase1)] = trial
             if not running:
                 return done
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -238,6 +274,12 @@ def search_all(cfg: TuneConfig, search: dict, rows: list[str]) -> dict[Trial, di
                 write_line(log, trial, options_of(trial, search), done[trial])
                 print(f"[{len(done)}] {in_words(trial, done[trial])}", flush=True)
                 shutil.rmtree(folder_of(trial, cfg, search), ignore_errors=True)
+
+
+def shares(row: str, search: dict) -> bool:
+    """Whether the row is a variant, or has variants: others have the same phase 1."""
+    variants = {name: one.get("variant_of") for name, one in search["rows"].items()}
+    return bool(variants[row]) or row in variants.values()
 
 
 def folder_of(trial: Trial, cfg: TuneConfig, search: dict) -> Path:

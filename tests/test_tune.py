@@ -31,7 +31,7 @@ def made_up(monkeypatch, tmp_path):
     (tmp_path / "ranges.json").write_text(json.dumps(search))
     runs = []
 
-    def run(options, out):
+    def run(options, out, phase1):
         runs.append(options)
         result = dict.fromkeys((*tune.SHOWN, *tune.REVISED), quality(options))
         return result | {"trained": 10, "seconds": 1.0, "pass_at_k": 1.0}
@@ -183,6 +183,35 @@ def test_a_trial_trains_and_measures_on_its_questions(coin, checkpoint, tmp_path
     result = tune.run_trial(options, str(tmp_path / "run"))
     assert 0 <= result["accuracy"] <= 1 and result["trained"] > 0 and "failed" not in result
     assert not (Path(tmp_path) / "run" / "sdzero").exists()  # no checkpoint is kept
+
+
+@pytest.mark.usefixtures("as_small", "coin")
+def test_a_variant_takes_the_phase_1_that_another_trained(checkpoint, tmp_path, monkeypatch):
+    """And ends where it would have ended with one of its own, to the bit."""
+    ended = []  # the weights of each run
+
+    def measured(run, model, *rest, **named):
+        ended.append(model.state_dict())
+        return {"accuracy": 0.5, **dict.fromkeys(tune.SHOWN)}
+
+    monkeypatch.setattr(sdzero, "evaluate", measured)
+    options = {"model": checkpoint, "eval_split": "val"}
+    variant = {**options, "divergence": "forward", "distil_lr": 1e-3}
+    phase1 = tmp_path / "phase1"
+    alone = tune.run_trial(variant, str(tmp_path / "a"))
+    tune.run_trial(options, str(tmp_path / "b"), str(phase1))
+    assert len(list(phase1.iterdir())) == 1
+
+    monkeypatch.setattr(sdzero, "collect_revisions", None)  # phase 1 cannot be run again
+    taken = tune.run_trial(variant, str(tmp_path / "c"), str(phase1))
+    assert taken["trained"] == alone["trained"] > 0
+    same = [ended[0][name].equal(ended[2][name]) for name in ended[0]]
+    assert all(same) and not all(ended[0][name].equal(ended[1][name]) for name in ended[0])
+
+    monkeypatch.undo()
+    for other in ({"seed": 1}, {"srt_lr": 1e-3}, {"phrase_if_right": "Why?"}):
+        cfg = sdzero.make_config(**{**options, **other, "samples": 16})
+        assert not tune.phase1_file(cfg, str(phase1)).exists()
 
 
 @pytest.mark.usefixtures("as_small", "coin")
