@@ -1,6 +1,6 @@
 """A .gguf file is looked through once. transformers does it anew for tokenizer, configuration and
 weights, and lists the names of tensors anew for each module of the model, which costs half a minute
-for SmolLM2.
+for SmolLM2; and it reads each word of the vocabulary byte by byte.
 """
 
 import contextlib
@@ -11,15 +11,24 @@ import os
 @contextlib.contextmanager
 def looked_through_once():
     """Within it gguf's two functions that transformers calls give what they gave before; what they
-    gave is kept behind it too, the reader until forget()."""
+    gave is kept behind it too, the reader until forget(). Words are read at once."""
     import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
 
     own = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = reader_of, names_of
+    one_by_one = reading._gguf_parse_value
+
+    def value_of(value, types):
+        words = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING]
+        return bytes(value).decode() if types == words else one_by_one(value, types)
+
+    reading._gguf_parse_value = value_of
     try:
         yield
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = own
+        reading._gguf_parse_value = one_by_one
 
 
 def reader_of(file):

@@ -193,10 +193,11 @@ def two_ranks(args, folder: Path, device: str) -> list[dict]:
     words = ["--master-port", str(args.port), str(Path(__file__).resolve()), model, device]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     began = time.perf_counter()
-    for command in ([sys.executable, *words[2:]], [*started, *words]):
-        done = subprocess.run([*command, str(out)], capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise UserError(f"two ranks ended with code {done.returncode}: {done.stderr[-1500:]}")
+    as_rank(model, device, str(out))
+    command = [*started, *words, str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise UserError(f"two ranks ended with code {done.returncode}: {done.stderr[-1500:]}")
     alone, together = (json.loads(line) for line in out.read_text().splitlines())
     error = abs(together["norm"] / alone["norm"] - 1)
     row = {"part": "two ranks", "seconds": time.perf_counter() - began, "relative error": error}
@@ -204,7 +205,7 @@ def two_ranks(args, folder: Path, device: str) -> list[dict]:
 
 
 def as_rank(model: str, device: str, out: str) -> None:
-    """One process of two_ranks: the norm of phase 1's gradient, added to a file."""
+    """This process, or one of two_ranks: the norm of phase 1's gradient, added to a file."""
     device = "cuda" if device != "cpu" else device
     kit.ranks.start(device)
     limits = dict(max_tokens=32, distil_max_tokens=0, eval_max_tokens=0, dtype="float32")

@@ -97,8 +97,9 @@ def test_the_list_for_a_gpu_runs_on_a_cpu_at_toy_size(tmp_path, capsys, monkeypa
 def test_bench_plan_of_a_small_model(monkeypatch, tmp_path, capsys):
     """The plan of known models beside their steps; here one that is quick."""
     small = {**gpu.TOY, "vocab_size": 30000, "hidden_size": 256}
+    limits = dict(max_tokens=400, distil_max_tokens=0, micro_tokens=2048)
     monkeypatch.setitem(sizes.facts(), "small", small)
-    monkeypatch.setattr(fake_step, "LIMITS", dict(max_tokens=400, distil_max_tokens=0))
+    monkeypatch.setattr(fake_step, "LIMITS", limits)
     monkeypatch.setattr(memory_plan, "PROMPT", 64)
     assert bench.main(["plan", "--models", "small", "--json", str(tmp_path / "plan.json")]) == 0
     steps = json.loads((tmp_path / "plan.json").read_text())["steps"]

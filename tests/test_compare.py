@@ -19,24 +19,28 @@ from studies import compare, programs
 from studies.statistics import over_runs
 
 # the smallest runs, of the embedded model, that still show what they should
-FAST = ["--digits", "2", "--eval-questions", "6", "--eval-samples", "8", "--max-tokens", "60"]
+FAST = ["--digits", "2", "--eval-questions", "6", "--eval-samples", "8", "--max-tokens", "32"]
 SFT = "SFT on demonstrations"
 
 
 @pytest.fixture
 def started(monkeypatch):
+    return in_this_process(monkeypatch)
+
+
+def in_this_process(patch) -> list:
     """The programs run in this process, without waiting seconds for torch, and draw no figure of
     each run. Holds the command lines that were started."""
     commands = []
 
-    def in_this_process(command, stdout, **_):
+    def run(command, stdout, **_):
         commands.append(command)
         program = {"sdzero.py": sdzero, "baselines.py": baselines}[Path(command[1]).name]
         stdout.write("started in the test's process\n")
         return SimpleNamespace(returncode=program.main(command[2:]))
 
-    monkeypatch.setattr(compare.subprocess, "run", in_this_process)
-    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
+    patch.setattr(compare.subprocess, "run", run)
+    patch.setattr(kit.figures, "figure", lambda folder, results: None)
     return commands
 
 
@@ -115,12 +119,12 @@ def test_a_finished_run_is_not_mixed_with_one_of_other_options(tmp_path, capsys,
 def test_it_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch, started):
     out = tmp_path / "compare"
     words = ["--seeds", "1", "--budgets", "24", "--rows", f"{SFT},SD-Zero"]
-    in_this_process = compare.subprocess.run
+    run = compare.subprocess.run
 
     def stopped(command, **how):
         if Path(command[1]).name == "sdzero.py":
             raise KeyboardInterrupt
-        return in_this_process(command, **how)
+        return run(command, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(compare.subprocess, "run", stopped)
@@ -140,12 +144,15 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, capsys, monkeypatch, started)
     assert metrics and "log.txt" in json.loads((waiting / "run.json").read_text())["files"]
 
 
-def test_a_run_is_a_process_whose_failure_is_said(tmp_path, capsys):
+def test_a_run_is_a_process_whose_failure_is_said(tmp_path, capsys, monkeypatch):
     """With numbers that it never saw, cut off, the embedded model has nothing right."""
     out = tmp_path / "compare"
-    words = ["--seeds", "1", "--budgets", "8", "--rows", f"RFT,{SFT}", "--digits", "12"]
-    words += ["--jobs", "2", "--max-tokens", "8", "--eval-questions", "2", "--epochs", "1"]
-    assert compared(out, *words) == 1
+    words = ["--seeds", "1", "--budgets", "8", "--digits", "12", "--max-tokens", "8"]
+    words += ["--jobs", "2", "--eval-questions", "2", "--epochs", "1"]
+    with monkeypatch.context() as patch:
+        in_this_process(patch)
+        assert compared(out, *words, "--rows", SFT) == 0  # it is kept
+    assert compared(out, *words, "--rows", f"RFT,{SFT}") == 1
     said, result = capsys.readouterr(), results_of(out)
     assert "none of 8 samples was right" in said.err and "baselines.py rft" in said.err
     assert len(result["failed"]) == 1 and "ended with code 2" in result["failed"][0]

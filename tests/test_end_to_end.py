@@ -57,6 +57,7 @@ def smollm2_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kit.loading, "load_model", load_and_keep)
         patch.setattr(GGUFReader, "_build_fields", look_and_count)
+        patch.setattr(kit.figures, "figure", lambda folder, results: None)
         assert sdzero.main(command) == 0
     yield folder / "run", weights, len(looks)
     shutil.rmtree(folder / "run")  # a gigabyte of weights

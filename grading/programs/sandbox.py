@@ -227,7 +227,7 @@ class Sandbox:
         os.chdir(self.empty)
         for name, limit in (
             ("AS", (memory + 768) << 20),
-            ("CPU", math.ceil(seconds) + 1),
+            ("CPU", math.floor(seconds) + 1),
             ("FSIZE", SCRATCH << 20),
             ("NOFILE", 64),
             ("CORE", 0),
