@@ -124,6 +124,18 @@ def coin(monkeypatch):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made, and their files hold nothing: to draw one takes as long as a small run."""
+    import kit
+
+    def save(plt, fig, path):
+        plt.close(fig)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(kit.figures, "save", save)
+
+
+@pytest.fixture
 def run_of(tokenizer, phrases, tmp_path):
     """run_of(cfg, grader) -> what prepare() makes, with a new run folder in tmp_path / "run"."""
     from toys import END_IDS, CoinGrader, new_folder, room

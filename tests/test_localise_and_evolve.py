@@ -88,6 +88,7 @@ def test_localise_of_a_run(run, coin, capsys):
     assert list(result["students"]) == ["sdzero"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_wrong_tokens_are_placed_on_the_embedded_task(tmp_path, capsys):
     """The embedded model, graded for real: its answers' first wrong token is known."""
     folder = tmp_path / "run"
@@ -105,6 +106,7 @@ def test_wrong_tokens_are_placed_on_the_embedded_task(tmp_path, capsys):
     assert "first" in (folder / "localise.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_localise_of_a_baselines_run(checkpoint, coin, tmp_path, capsys):
     cfg = baselines.make_baseline_config(
         method="sft", model=checkpoint, out=str(tmp_path / "run"), digits=2, srt_questions=4
@@ -133,6 +135,7 @@ def test_evolve_shows_phases_and_rounds(checkpoint, coin, tmp_path, capsys):
     assert all(line["revision_words"] >= 0 for line in steps)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_fresh_removes_what_the_studies_wrote(checkpoint, coin, tmp_path):
     folder = tmp_path / "run"
     cfg = small(checkpoint, out=str(folder))

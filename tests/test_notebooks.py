@@ -102,13 +102,13 @@ class Shell:
         self.programs.append(words[1:3])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_cells_for_colab_run(monkeypatch, tmp_path):
     """On the embedded model, smaller; Colab's own module is played."""
     pytest.importorskip("peft", reason="--lora needs peft")
     downloaded, shell, out = [], Shell(), tmp_path / "colab"
     files = SimpleNamespace(download=downloaded.append)
     monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(files=files))
-    monkeypatch.setattr(kit.figures, "figure", lambda folder, results: None)
     monkeypatch.chdir(ROOT)
     smaller = "--digits 2 --samples 32 --max-tokens 30 --eval-questions 4 --eval-samples 1"
     changed = {
