@@ -21,7 +21,6 @@ from notebooks import (
 )
 
 import eval as evaluation
-import kit
 import sdzero
 
 NAMES = ("walkthrough.ipynb", "colab.ipynb")
