@@ -32,12 +32,13 @@ def can_share(model) -> bool:
 
 
 def prefilled(model, prompts: list[list[int]], pad: int):
-    """A batch for generate(): (ids (B, T), mask (B, T), {"past_key_values": all but their last
-    token}). Where too little would be saved, padded on the left, and the cache is empty; where the
-    model can't share, there is none.
+    """A batch for generate(): (ids (B, T), mask (B, T), {"past_key_values": what is read of them}).
+    Where too little would be saved, padded on the left, and the cache is empty; where the model
+    can't share, there is none.
 
-    First what all prompts begin with is read, once; then what each different prompt has behind it;
-    then rows of the same prompt get copies. Call it where no gradient is taken.
+    First what all prompts begin with is read, once. Where prompts stand there several times, then
+    what each different one has behind it, but for its last token, of which rows of the same prompt
+    get copies. generate() reads the rest. Call it where no gradient is taken.
     """
     unique = list(dict.fromkeys(map(tuple, prompts)))
     start, device, longest = shared_length(unique), model.device, max(map(len, unique))
@@ -53,7 +54,7 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     if start:
         read(model, ids[:1, :start], mask[:1, :start], cache)
         repeat_row(cache, len(unique))
-    if width > 1:
+    if width > 1 and len(prompts) > len(unique):
         some, seen = padded_behind([list(row) for row in unique], start, pad, device)
         read(model, some[:, start:-1], seen[:, :-1], cache)
     if len(prompts) > len(unique):

@@ -56,8 +56,8 @@ def test_the_ids_are_those_without_sharing(shape, models, monkeypatch):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_each_different_token_is_read_once(shape, models, monkeypatch):
-    """All but the last token of each row are in the cache, and what they gave is what the whole
-    model gives for this row alone."""
+    """Those of the cache and those that are left to read. And what the last one gives is what the
+    whole model gives for this row alone."""
     monkeypatch.setattr(prefixes, "SAVED", 0.0)
     prompts, model, seen = prompts_of(*SHAPES[shape]), models[1], []
     count = model.base_model.register_forward_pre_hook(
@@ -65,18 +65,16 @@ def test_each_different_token_is_read_once(shape, models, monkeypatch):
     )
     with torch.no_grad():
         ids, mask, cache = prefixes.prefilled(model, prompts, PAD)
-        start, rests, _ = SHAPES[shape]
-        own = max(rests) if len(rests) > 1 else 0
-        longest = max(map(len, prompts)) - 1
-        assert sum(seen) <= max(longest, start + len(rests) * own)
-        count.remove()
-        assert cache["past_key_values"].get_seq_length() == ids.shape[1] - 1
-        logits = model(
-            ids[:, -1:],
-            attention_mask=mask,
-            position_ids=mask.sum(1, keepdim=True) - 1,
-            **cache,
-        ).logits  # (B, 1, V)
+        start, rests, times = SHAPES[shape]
+        left = ids.shape[1] - cache["past_key_values"].get_seq_length()
+        assert left == 1 if times > 1 else left >= 1
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -left:]  # (B, left)
+        how = {"attention_mask": mask, "position_ids": positions, **cache}
+        logits = model(input_ids=ids[:, -left:], **how).logits  # (B, left, V)
+    count.remove()
+    own = max(rests) if len(rests) > 1 else 0
+    longest = max(map(len, prompts))
+    assert sum(seen) - len(prompts) <= max(longest, start + len(rests) * own)
     for row, prompt in enumerate(prompts):
         alone = response_logits(model, prompt, [5])[0]  # what predicts the first token
         torch.testing.assert_close(logits[row, -1], alone, rtol=1e-4, atol=1e-5)
