@@ -17,7 +17,7 @@ def looked_through_once():
 
     own = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = reader_of, names_of
-    one_by_one = reading._gguf_parse_value
+    one_by_one = getattr(reading, "_gguf_parse_value", None)  # private: not of every version
 
     def value_of(value, types):
         words = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING]

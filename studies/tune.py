@@ -167,7 +167,7 @@ def run_trial(options: dict, out: str, phase1: str = "") -> dict:
     made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, *made, cfg.save_every)
     stages = stages_of(cfg)
-    kept = phase1_file(cfg, phase1) if phase1 and len(stages) > 1 else None
+    kept = phase1_file(cfg, made[1], phase1) if phase1 and len(stages) > 1 else None
     with sdzero.make_grader(cfg) as grader:
         run, model = sdzero.prepare(cfg, tokenizer, grader, questions, folder)
         try:
@@ -190,9 +190,10 @@ def run_trial(options: dict, out: str, phase1: str = "") -> dict:
     return shown | {"trained": folder.totals["trained"], "seconds": round(seconds, 1)}
 
 
-def phase1_file(cfg, phase1: str) -> Path:
-    """Where phase 1 of all runs lies that have its options."""
-    name = kit.loading.digest({k: v for k, v in asdict(cfg).items() if k not in LATER})
+def phase1_file(cfg, content: dict, phase1: str) -> Path:
+    """Where the phase 1 lies of all runs with its options, on the same content and by this code."""
+    options = {name: value for name, value in asdict(cfg).items() if name not in LATER}
+    name = kit.loading.digest([options, content, kit.ownership.code_now()])
     return Path(phase1) / f"{name}.pt"
 
 
