@@ -18,9 +18,9 @@ def looked_through_once():
     own = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = reader_of, names_of
     one_by_one = getattr(reading, "_gguf_parse_value", None)  # private: not of every version
+    words = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING]
 
     def value_of(value, types):
-        words = [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING]
         return bytes(value).decode() if types == words else one_by_one(value, types)
 
     reading._gguf_parse_value = value_of

@@ -54,10 +54,10 @@ def prefilled(model, prompts: list[list[int]], pad: int):
     if start:
         read(model, ids[:1, :start], mask[:1, :start], cache)
         repeat_row(cache, len(unique))
-    if width > 1 and len(prompts) > len(unique):
-        some, seen = padded_behind([list(row) for row in unique], start, pad, device)
-        read(model, some[:, start:-1], seen[:, :-1], cache)
     if len(prompts) > len(unique):
+        if width > 1:
+            some, seen = padded_behind([list(row) for row in unique], start, pad, device)
+            read(model, some[:, start:-1], seen[:, :-1], cache)
         place = {row: i for i, row in enumerate(unique)}
         places = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=device)  # (B,)
         cache.batch_select_indices(places)

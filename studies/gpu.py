@@ -189,13 +189,12 @@ def step(args, model: str, device: str, phase: int, name: str) -> dict:
 def two_ranks(args, folder: Path, device: str) -> list[dict]:
     """The gradient of two ranks beside one process's, on a small model."""
     model, out = str(folder / "toy"), folder / "ranks.json"
-    started = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    words = ["--master-port", str(args.port), str(Path(__file__).resolve()), model, device]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(args.port), str(Path(__file__).resolve()), model, device]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     began = time.perf_counter()
     as_rank(model, device, str(out))
-    command = [*started, *words, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run([*command, str(out)], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise UserError(f"two ranks ended with code {done.returncode}: {done.stderr[-1500:]}")
     alone, together = (json.loads(line) for line in out.read_text().splitlines())

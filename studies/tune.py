@@ -48,8 +48,7 @@ SEARCH = ROOT / "studies" / "search"
 SHOWN = ("accuracy", "accuracy_greedy", "mean_tokens", "truncated")
 REVISED = ("revised_accuracy", "correction_rate")
 # what phase 1 does not depend on
-LATER = ("out", "distil_batch", "distil_lr", "divergence", "top_k")
-LATER += ("teacher_ema", "jsd_beta", "tail", "term_clip")
+LATER = "out distil_batch distil_lr divergence top_k teacher_ema jsd_beta tail term_clip".split()
 
 
 @dataclass
@@ -167,17 +166,18 @@ def run_trial(options: dict, out: str, phase1: str = "") -> dict:
     made = kit.run_folder.options_of(cfg), sdzero.content_of(cfg, questions, tokenizer)
     folder = kit.run_folder.RunFolder(cfg.out, *made, cfg.save_every)
     stages = stages_of(cfg)
-    kept = phase1_file(cfg, made[1], phase1) if phase1 and len(stages) > 1 else None
+    kept = phase1_file(cfg, made[1], phase1) if phase1 else None
     with sdzero.make_grader(cfg) as grader:
         run, model = sdzero.prepare(cfg, tokenizer, grader, questions, folder)
         try:
             for stage in folder.still_to_do(stages):
-                if kept and stage.name == "srt" and kept.is_file():
-                    take_phase1(kept, folder, model)
+                shared = kept if stage.name == "srt" else None
+                if shared and shared.is_file():
+                    take_phase1(shared, folder, model)
                     continue
                 stage.train(run, model)
-                if kept and stage.name == "srt":
-                    keep_phase1(kept, folder, model)
+                if shared:
+                    keep_phase1(shared, folder, model)
         except DeadEnd as e:
             return {"accuracy": 0.0, "failed": str(e)}
         seconds = time.time() - folder.start

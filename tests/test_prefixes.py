@@ -66,14 +66,15 @@ def test_each_different_token_is_read_once(shape, models, monkeypatch):
     with torch.no_grad():
         ids, mask, cache = prefixes.prefilled(model, prompts, PAD)
         start, rests, times = SHAPES[shape]
-        left = ids.shape[1] - cache["past_key_values"].get_seq_length()
-        assert left == 1 if times > 1 else left >= 1
+        held = cache["past_key_values"].get_seq_length()
+        assert held == (ids.shape[1] - 1 if times > 1 else prefixes.shared_length(prompts))
+        left = ids.shape[1] - held
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -left:]  # (B, left)
         how = {"attention_mask": mask, "position_ids": positions, **cache}
         logits = model(input_ids=ids[:, -left:], **how).logits  # (B, left, V)
     count.remove()
     own = max(rests) if len(rests) > 1 else 0
-    longest = max(map(len, prompts))
+    longest = max(map(len, prompts)) - 1
     assert sum(seen) - len(prompts) <= max(longest, start + len(rests) * own)
     for row, prompt in enumerate(prompts):
         alone = response_logits(model, prompt, [5])[0]  # what predicts the first token
